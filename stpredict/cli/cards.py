@@ -1,0 +1,65 @@
+"""``stpredict data``: what the cards are, and whether one's files are as it says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stpredict.cli.options import Commands, add_card, add_command, whole_number
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    group = add_command(commands, "data", "list, explain, check and show data sets", "stpredict data check knmi --root ~/knmi")
+    actions = group.add_group()
+
+    parser = add_command(actions, "list", "list the shipped cards", "stpredict data list")
+    parser.set_defaults(action=_list)
+
+    parser = add_command(actions, "show", "say what a card describes", "stpredict data show moving_mnist")
+    parser.add_argument("card", metavar="CARD", help="the name of a shipped card, or a YAML file")
+    parser.set_defaults(action=_show)
+
+    parser = add_command(
+        actions, "check", "read everything; count frames, clips and gaps, name each bad file", "stpredict data check knmi --root ~/knmi"
+    )
+    add_card(parser, positional=True)
+    parser.set_defaults(action=_check)
+
+    parser = add_command(actions, "preview", "show a few clips", "stpredict data preview moving_digits --clips 4 --out preview.mp4")
+    add_card(parser, positional=True)
+    parser.add_argument("--split", metavar="NAME", default="train", help="which split of the data (default: train)")
+    parser.add_argument("--clips", metavar="N", type=whole_number, default=4, help="how many (default: 4)")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="what to write: .mp4, .gif, .webp or .png")
+    parser.set_defaults(action=_preview)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from stpredict.data.checking import list_cards
+
+    print("\n".join(list_cards()))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from stpredict.data.checking import describe
+
+    print(describe(arguments.card))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from stpredict.data.checking import check_data
+
+    report = check_data(arguments.card, arguments.root)
+    print(report)
+    return 0 if report.ok else 2
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from stpredict.data import load_data
+    from stpredict.showing import preview_clips
+
+    preview_clips(load_data(arguments.card, arguments.root, arguments.split), arguments.clips, arguments.out)
+    print(arguments.out)
+    return 0

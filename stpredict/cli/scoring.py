@@ -1,0 +1,64 @@
+"""``stpredict evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stpredict.cli.options import (
+    Commands,
+    add_card,
+    add_clips,
+    add_command,
+    add_device,
+    add_predictors,
+    load_clips,
+    load_predictors,
+    whole_number,
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    parser = add_command(
+        commands,
+        "evaluate",
+        "score predictors beside the no-skill baselines",
+        "stpredict evaluate runs/demo-1 --data moving_digits --split test --out scores.json",
+    )
+    add_predictors(parser, several=True)
+    add_card(parser)
+    add_clips(parser)
+    parser.add_argument("--protocol", metavar="P", help="the convention of scoring (default: per-pixel)")
+    parser.add_argument("--score", dest="scores", metavar="NAME", nargs="+", action="extend", help="only these (default: the protocol's)")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    parser.add_argument("--batch-size", metavar="N", type=whole_number, default=16, help="clips at a time (default: 16)")
+    parser.add_argument("--limit", metavar="N", type=whole_number, help="only the first N clips")
+    parser.add_argument("--save-forecasts", metavar="FILE", type=Path, help="write the forecasts of the one predictor (.npz or .h5)")
+    parser.add_argument("--out", metavar="FILE.json", type=Path, help="write the scores")
+    add_device(parser)
+    parser.set_defaults(action=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from stpredict.evaluation import evaluate
+
+    predictors = load_predictors(arguments)
+    scores = evaluate(
+        predictors,
+        load_clips(arguments, predictors[0]),
+        arguments.protocol,
+        scores=arguments.scores,
+        baselines=arguments.baselines,
+        batch_size=arguments.batch_size,
+        limit=arguments.limit,
+        save_forecasts=arguments.save_forecasts,
+        device=arguments.device,
+        progress=True,
+    )
+    if arguments.out is not None:
+        scores.write(arguments.out)
+    Console().print(scores.table())
+    return 0

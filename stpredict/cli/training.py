@@ -1,0 +1,66 @@
+"""``stpredict train`` and ``stpredict resume``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpredict.cli.options import DEVICES, Commands, Parser, add_command
+
+if TYPE_CHECKING:
+    from stpredict.training import Run
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    parser = add_command(
+        commands,
+        "train",
+        "train a predictor as a config says",
+        "stpredict train moving_mnist/predrnn --data.root ~/mnist --trainer.max_steps 2000 --device cpu",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="the name of a shipped config, or a YAML file")
+    _add_overrides(parser, "CONFIG")
+    parser.add_argument("--precision", metavar="P", help="short for --trainer.precision")
+    parser.add_argument("--seed", metavar="N", help="of every random draw")
+    parser.set_defaults(action=_train)
+
+    parser = add_command(commands, "resume", "go on with a run that was interrupted", "stpredict resume runs/demo-1")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of the run")
+    _add_overrides(parser, "RUN")
+    parser.set_defaults(action=_resume)
+
+
+def _add_overrides(parser: Parser, named: str) -> None:
+    # Dotted overrides are taken off the command line before argparse sees it, so it cannot tell of them itself.
+    parser.usage = f"{parser.prog} [options] {named} [--section.key VALUE ...]"
+    parser.description = f"{parser.description} --section.key VALUE, wherever it stands, overrides a key of the config."
+    parser.add_argument("--device", choices=DEVICES, help="short for --trainer.device")
+    parser.set_defaults(takes_overrides=True)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from stpredict.training import load_settings, train
+
+    return _end(train(load_settings(arguments.config, _overrides(arguments))))
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from stpredict.training import resume
+
+    return _end(resume(arguments.run, _overrides(arguments)))
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    short = {"trainer.device": "device", "trainer.precision": "precision", "seed": "seed"}
+    given = {key: getattr(arguments, name, None) for key, name in short.items()}
+    return [*(f"--{key}={value}" for key, value in given.items() if value is not None), *arguments.overrides]
+
+
+def _end(run: Run) -> int:
+    """Say on stdout, for scripts, where the run is; of several processes the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(run.folder)
+    return run.exit_code

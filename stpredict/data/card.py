@@ -1,0 +1,294 @@
+"""Cards: YAML files that describe a data set. The dataclasses below are the schema.
+
+::
+
+    name: knmi
+    title: Rain over the Netherlands
+    reader: knmi                  # or `clips: moving_digits` for clips that are made, not read
+    settings: {}                  # of the reader
+    frames: {units: mm/h, transform: {name: sqrt, low: 0, high: 100}, fill: 0, minimum: 0}
+    time: {step: 300, tolerance: 0}
+    spatial: {crop: [0, 0, 256, 256], resize: [128, 128]}
+    window: {context: 10, horizon: 10}
+    splits: {by: time, fractions: {train: 0.7, validation: 0.1, test: 0.2}}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import yaml
+
+from stpredict import extensions
+from stpredict.data.clips import ClipSet, Reader
+from stpredict.data.readers import READERS
+from stpredict.data.spatial import Spatial
+from stpredict.data.splits import Splits
+from stpredict.errors import UserError, nearest
+from stpredict.files import find_yaml
+from stpredict.frames import Transform
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What the numbers mean, where the files do not say it themselves.
+
+    Attributes:
+        units: of physical values; left out, those of the files, or ``1``.
+        transform: physical to scaled.
+        fill: the physical value that a network sees where one is missing.
+        minimum: the least physical value there can be.
+        nan_is_missing: NaN in floating-point data means missing; otherwise NaN is an error.
+    """
+
+    units: str | None = None
+    transform: Transform = field(default_factory=Transform)
+    fill: float = 0.0
+    minimum: float | None = None
+    nan_is_missing: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.fill) or not (self.minimum is None or math.isfinite(self.minimum)):
+            raise UserError(f"frames need a finite fill and minimum, not {self.fill:g} and {self.minimum}")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How frames follow one another in time.
+
+    Attributes:
+        step: seconds from one frame to the next.
+        tolerance: by how many seconds a step may differ before it counts as a gap.
+    """
+
+    step: float
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.step <= 0 or self.tolerance < 0:
+            raise UserError(f"time needs step > 0 and tolerance >= 0, not {self.step:g} and {self.tolerance:g}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which frames make a clip.
+
+    Attributes:
+        context: observed frames.
+        horizon: frames to forecast.
+        stride: frames from the start of one clip to the start of the next.
+        every: a clip takes every so many-th frame.
+    """
+
+    context: int = 10
+    horizon: int = 10
+    stride: int = 1
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
+
+    @property
+    def length(self) -> int:
+        """Return the number of frames of a clip."""
+        return self.context + self.horizon
+
+    @property
+    def span(self) -> int:
+        """Return how many frames of a film a clip reaches over, from its first to its last."""
+        return (self.length - 1) * self.every + 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """A data set: where it is from, which reader reads it, what its numbers mean, which clips and splits it has.
+
+    Attributes:
+        name: what it is called in commands and tables; left out, the name of the card's file.
+        title: a line about it.
+        source: where it is from.
+        licence: what may be done with it.
+        how_to_get: how one gets the files.
+        reader: a reader's name or ``package.module:Class``; or else
+        clips: the name or ``package.module:Class`` of a class that makes clips and fixes their splits itself.
+        settings: keyword arguments of the reader or of the class of clips.
+        needs_files: False where clips are made from nothing.
+        frames: what the numbers mean.
+        time: the clock; left out, the time step of the files, if they tell one.
+        spatial: crop and change of size.
+        window: which frames make a clip.
+        splits: which frames belong to which split; for clips that are made, the names of the splits.
+    """
+
+    name: str = ""
+    title: str = ""
+    source: str = ""
+    licence: str = ""
+    how_to_get: str = ""
+    reader: str | None = None
+    clips: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs_files: bool = True
+    frames: Frames | None = None
+    time: Clock | None = None
+    spatial: Spatial | None = None
+    window: Window = field(default_factory=Window)
+    splits: Splits | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.reader is None) == (self.clips is None):
+            raise UserError("a card names either a 'reader' or 'clips'")
+        if self.reader is not None and not isinstance(self.splits, Splits):
+            raise UserError("a card with a reader needs 'splits', such as {by: time, fractions: {train: 0.8, validation: 0.1, test: 0.1}}")
+        if self.clips is not None and not isinstance(self.splits, list):
+            raise UserError("a card with 'clips' lists the names of their splits, such as splits: [train, validation, test]")
+        if self.reader is not None and not self.needs_files:
+            raise UserError("a card with a reader needs files: leave 'needs_files' out")
+        if self.clips is not None:
+            unused = [name for name in ("frames", "time", "spatial") if getattr(self, name) is not None]
+            unused += [name for name in ("stride", "every") if getattr(self.window, name) != 1]
+            if unused:
+                raise UserError(f"clips that are made take settings, context and horizon, not {', '.join(unused)}")
+
+
+def read_card(card: str | Path | Card) -> Card:
+    """Read a card.
+
+    Args:
+        card: a shipped name such as ``knmi``, the path of a YAML file, or a card, which is returned as it is.
+
+    Raises:
+        UserError: there is no such card, or it is not as it should be; the sentence names the file and the key.
+    """
+    if isinstance(card, Card):
+        return card
+    path = find_yaml("datasets", card)
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The card '{path}' is no YAML: {' '.join(str(error).split())}") from None
+    try:
+        made = _make(Card, plain, "")
+    except UserError as error:
+        raise UserError(f"The card '{path}': {error}") from None
+    return made if made.name else dataclasses.replace(made, name=path.stem)
+
+
+def open_reader(card: Card, root: str | Path | None) -> Reader:
+    """Open the reader that a card names.
+
+    Raises:
+        UserError: no root is given, a setting is unknown, or the files cannot be read.
+    """
+    assert card.reader is not None
+    make = _named_code(card, card.reader, READERS)
+    _check_settings(card, make, given=1, keywords=())
+    reader = make(_need_root(card, root), **card.settings)
+    if not isinstance(reader, Reader):
+        raise UserError(f"The card '{card.name}': '{card.reader}' is no stpredict.data.clips.Reader")
+    return reader
+
+
+def make_clips(card: Card, root: str | Path | None, split: str, seed: int) -> ClipSet:
+    """Make the clips of one split of a card without a reader.
+
+    Raises:
+        UserError: there is no such split, a setting is unknown, or files are needed and cannot be read.
+    """
+    # Imported late: the generators are needed for such cards only.
+    from stpredict.data.generated import CLIPS
+
+    assert card.clips is not None
+    make = _named_code(card, card.clips, CLIPS)
+    _check_settings(card, make, given=2, keywords=("context", "horizon", "seed"))
+    place = _need_root(card, root) if card.needs_files else None
+    clips = make(place, split, context=card.window.context, horizon=card.window.horizon, seed=seed, **card.settings)
+    if not isinstance(clips, ClipSet):
+        raise UserError(f"The card '{card.name}': '{card.clips}' makes no stpredict.data.clips.ClipSet")
+    clips.card = card.name
+    return clips
+
+
+def _named_code(card: Card, name: str, ours: Mapping[str, str]) -> Callable[..., Any]:
+    found = extensions.find("readers", name, ours)
+    if not callable(found):
+        raise UserError(f"The card '{card.name}': '{name}' is no class")
+    return cast(Callable[..., Any], found)
+
+
+def _need_root(card: Card, root: str | Path | None) -> Path:
+    if root is None:
+        raise UserError(f"The data set '{card.name}' needs the folder of its files (--root FOLDER). {card.how_to_get}".strip())
+    return Path(root)
+
+
+def _check_settings(card: Card, target: Callable[..., object], given: int, keywords: Sequence[str]) -> None:
+    parameters = list(inspect.signature(target).parameters.values())[given:]
+    names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in keywords]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    for name in card.settings:
+        if name in keywords or (name not in names and not takes_any):
+            hint = nearest(name, names) or "; it takes none"
+            raise UserError(f"The card '{card.name}': '{card.reader or card.clips}' has no setting '{name}'{hint}")
+    for parameter in parameters:
+        if parameter.name in names and parameter.default is parameter.empty and parameter.name not in card.settings:
+            raise UserError(f"The card '{card.name}': '{card.reader or card.clips}' needs the setting '{parameter.name}'")
+
+
+def _make(kind: type[T], plain: Any, where: str) -> T:
+    """Make a dataclass from plain data, every key and type checked against its fields."""
+    if not isinstance(plain, Mapping):
+        raise UserError(f"{where.rstrip('.') or 'it'} should be keys with values, not {plain!r}")
+    hints = get_type_hints(kind)
+    for key in plain:
+        if key not in hints:
+            raise UserError(f"there is no key '{where}{key}'{nearest(str(key), hints)}")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every kind here is a dataclass
+    for one in fields:
+        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING and one.name not in plain:
+            raise UserError(f"the key '{where}{one.name}' is missing")
+    return kind(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in plain.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and types.NoneType in parts:
+            return None
+        is_list = isinstance(value, list)
+        return _convert(next((part for part in parts if (get_origin(part) in (Sequence, tuple)) == is_list), parts[0]), value, where)
+    if dataclasses.is_dataclass(hint):
+        return _make(cast(type, hint), value, f"{where}.")
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(parts):
+            raise UserError(f"'{where}' should be a list of {len(parts)} numbers, not {value!r}")
+        return tuple(_convert(part, item, where) for part, item in zip(parts, value, strict=True))
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(f"'{where}' should be keys with values, not {value!r}")
+        return {key: _convert(parts[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is Sequence:
+        if not isinstance(value, list):
+            raise UserError(f"'{where}' should be a list, not {value!r}")
+        return [_convert(parts[0], item, where) for item in value]
+    if hint is Any or origin is Literal:  # the dataclass knows which values there are
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise UserError(f"'{where}' should be {_WORDS[hint]}, not {value!r}")
+
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

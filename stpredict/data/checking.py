@@ -1,0 +1,173 @@
+"""What ``stpredict data list``, ``show`` and ``check`` say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stpredict.data.card import Card, Frames, make_clips, open_reader, read_card
+from stpredict.data.clips import Reader
+from stpredict.data.readers.finding import BadFiles
+from stpredict.data.spatial import Spatial
+from stpredict.data.splits import Splits
+from stpredict.data.windows import Windows, clock_of, read_frames, runs
+from stpredict.errors import UserError
+from stpredict.files import shipped_names
+
+_BLOCK = 16  # frames read at once: few enough that memory stays small
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What there is of a data set, and what is wrong with it.
+
+    Attributes:
+        card: the name of the card.
+        films: how many films could be opened.
+        frames: how many frames they have; None where clips are made.
+        gaps: how many gaps in time they have.
+        clips: clips of each split that has any.
+        problems: a sentence for each bad file, and for each split that cannot be used.
+    """
+
+    card: str
+    films: int
+    frames: int | None
+    gaps: int
+    clips: Mapping[str, int]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether everything could be read and every split holds clips."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"{self.card}: {len(self.problems)} problem(s)" if self.problems else f"{self.card}: all is well"]
+        if self.frames is not None:
+            lines.append(f"  {self.films} film(s), {self.frames} frames, {self.gaps} gap(s) in time")
+        lines += [f"  split {split}: {count} clips" for split, count in self.clips.items()]
+        lines += [f"  problem: {sentence}" for sentence in self.problems]
+        return "\n".join(lines)
+
+
+def list_cards() -> dict[str, str]:
+    """Return the names of the shipped cards, each with its title."""
+    return {name: read_card(name).title for name in shipped_names("datasets")}
+
+
+def describe(card: str | Path | Card) -> str:
+    """Return what a card says, for people."""
+    card = read_card(card)
+    window = card.window
+    made_by = f"reader {card.reader}" if card.reader is not None else f"clips {card.clips}"
+    frames, spatial, splits = card.frames or Frames(), card.spatial or Spatial(), card.splits
+    transform = frames.transform
+    facts = {
+        "source": card.source,
+        "licence": card.licence,
+        "how to get": card.how_to_get,
+        "made by": ", ".join([made_by, *(f"{name} {value}" for name, value in card.settings.items())]),
+        "units": frames.units or "",
+        "transform": f"{transform.name} from {transform.low:g} to {transform.high:g}" if card.reader is not None else "",
+        "time step": f"{card.time.step:g} s, give or take {card.time.tolerance:g} s" if card.time is not None else "",
+        "crop": f"{list(spatial.crop)} (top, left, height, width)" if spatial.crop is not None else "",
+        "resize": f"{list(spatial.resize)} (height, width)" if spatial.resize is not None else "",
+        "clip": f"{window.context} frames of context, {window.horizon} to forecast",
+        "splits": _describe_splits(splits) if isinstance(splits, Splits) else ", ".join(splits or ()),
+    }
+    lines = [f"{card.name}: {card.title}" if card.title else card.name]
+    lines += [f"  {name + ':':<12}{' '.join(text.split())}" for name, text in facts.items() if text]
+    return "\n".join(lines)
+
+
+def _describe_splits(splits: Splits) -> str:
+    rule: Mapping[str, Any] = splits.fractions or splits.films or splits.until or {}
+    return f"by {splits.by}: " + ", ".join(f"{name} {'to the end' if value is None else value}" for name, value in rule.items())
+
+
+def check_data(card: str | Path | Card, root: str | Path | None) -> DataReport:
+    """Read everything there is of a data set.
+
+    Raises:
+        UserError: there is no such card, no root is given, or there are no files at all.
+    """
+    card = read_card(card)
+    if card.reader is None:
+        return _check_made(card, root)
+    problems: dict[str, None] = {}  # an ordered set: a bad file is told once, however often it is read
+    reader = _open_good_files(card, root, problems)
+    if reader is None:
+        return DataReport(card.name, 0, 0, 0, {}, tuple(problems))
+    for film in range(len(reader.films)):
+        problems.update(dict.fromkeys(_read_film(card, reader, film)))
+    clock = clock_of(card, reader)
+    assert isinstance(card.splits, Splits)
+    clips = {}
+    for split in card.splits.names:
+        try:
+            clips[split] = len(Windows(card, reader, split))
+        except UserError as error:
+            problems[str(error)] = None
+    return DataReport(
+        card=card.name,
+        films=len(reader.films),
+        frames=sum(film.length for film in reader.films),
+        gaps=sum(len(runs(film, range(film.length), clock)) - 1 for film in reader.films),
+        clips=clips,
+        problems=tuple(problems),
+    )
+
+
+def _open_good_files(card: Card, root: str | Path | None, problems: dict[str, None]) -> Reader | None:
+    """Open the reader, leaving out files that it names as bad, so that the others are checked too."""
+    left_out = list(card.settings.get("leave_out", ()))
+    while True:
+        try:
+            settings = {**card.settings, "leave_out": left_out} if left_out else card.settings
+            return open_reader(dataclasses.replace(card, settings=settings), root)
+        except BadFiles as error:
+            problems.update(dict.fromkeys(error.sentences.values()))
+            if error.sentences.keys() <= set(left_out) or (root is not None and Path(root).is_file()):
+                return None
+            left_out += error.sentences
+        except UserError as error:
+            if not problems:
+                raise
+            problems[str(error)] = None
+            return None
+
+
+def _read_film(card: Card, reader: Reader, film: int) -> list[str]:
+    """Return a sentence for each thing that is wrong with a film."""
+    nan_is_missing = (card.frames or Frames()).nan_is_missing
+    sentences: dict[str, None] = {}
+    length = reader.films[film].length
+    for start in range(0, length, _BLOCK):
+        block = range(start, min(start + _BLOCK, length))
+        try:
+            read_frames(reader, film, block, nan_is_missing)
+        except UserError as error:
+            sentences[str(error)] = None
+            for position in block:
+                try:
+                    read_frames(reader, film, range(position, position + 1), nan_is_missing)
+                except UserError as single:
+                    sentences[str(single)] = None
+    return list(sentences)
+
+
+def _check_made(card: Card, root: str | Path | None) -> DataReport:
+    clips, problems = {}, []
+    for split in card.splits if isinstance(card.splits, list) else ():
+        try:
+            made = make_clips(card, root, split, seed=0)
+            for index in range(1 if made.endless else len(made)):
+                made[index]
+            clips[split] = len(made)
+        except UserError as error:
+            problems.append(str(error))
+    return DataReport(card.name, 0, None, 0, clips, tuple(problems))

@@ -1,0 +1,111 @@
+"""Batches: which clips a training step sees, and worker processes that prepare them ahead.
+
+The global batch is a function of (seed, step) alone; a process takes its slice of it. So the order of clips needs no
+state to be saved, and is the same for any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from stpredict import draws
+from stpredict.data.clips import ClipSet
+from stpredict.frames import Batch, Clip
+
+
+def global_batch(count: int | None, seed: int, step: int, batch_size: int) -> list[int]:
+    """Return the clip numbers of training step ``step``, counted from 0.
+
+    Args:
+        count: the number of clips, or None for an endless set, whose step s sees clips ``s * batch_size`` and on.
+        seed: of the run.
+        step: the training step.
+        batch_size: global, over all processes.
+
+    A finite set is seen in a new random order each epoch; a batch may reach into the next epoch, so none is short.
+    """
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    if count is None:
+        return list(positions)
+    return [int(_epoch_order(count, seed, position // count)[position % count]) for position in positions]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return draws.permutation(seed, "order", epoch, count)
+
+
+def share(indices: Sequence[int], rank: int, processes: int) -> list[int]:
+    """Return the slice of a global batch that one process works on; sizes differ by at most one."""
+    return list(indices[len(indices) * rank // processes : len(indices) * (rank + 1) // processes])
+
+
+class TrainingOrder:
+    """The batches of one process from ``first_step`` to ``last_step``, as lists of clip numbers."""
+
+    def __init__(self, clips: ClipSet, seed: int, steps: range, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        self.count = None if clips.endless else len(clips)
+        self.seed, self.steps, self.batch_size, self.rank, self.processes = seed, steps, batch_size, rank, processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            yield share(global_batch(self.count, self.seed, step, self.batch_size), self.rank, self.processes)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def ordered(count: int, batch_size: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
+    """Return batches that see every clip once, in order: this process's share of them."""
+    mine = share(range(count), rank, processes)
+    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+
+
+class _Clips(Dataset[tuple[int, Clip]]):
+    def __init__(self, clips: ClipSet) -> None:
+        self.clips = clips
+
+    def __getitem__(self, index: int) -> tuple[int, Clip]:
+        return index, self.clips[index]
+
+
+def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
+    """Lay clips side by side."""
+    clips = [clip for _, clip in numbered]
+    valid = [clip.valid for clip in clips if clip.valid is not None]
+    known = [clip.known for clip in clips if clip.known is not None]
+    times = [clip.times.astype("datetime64[s]").astype(np.int64) for clip in clips if clip.times is not None]
+    assert all(len(part) in (0, len(clips)) for part in (valid, known, times)), "all clips of a set have the same parts"
+    return Batch(
+        frames=torch.from_numpy(np.stack([clip.frames for clip in clips])),
+        valid=torch.from_numpy(np.stack(valid)) if valid else None,
+        known=torch.from_numpy(np.stack(known)) if known else None,
+        indices=tuple(index for index, _ in numbered),
+        times=torch.from_numpy(np.stack(times)) if times else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> DataLoader[Batch]:
+    """Return an iterable of :class:`~stpredict.frames.Batch`, prepared ahead by ``workers`` processes (0: when asked for)."""
+    return DataLoader(
+        cast(Dataset[Batch], _Clips(clips)),  # what collate makes of it
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,77 @@
+"""Networks by name: what learns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stpredict import extensions
+from stpredict.configuration import build
+from stpredict.errors import UserError
+from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State, Step
+
+__all__ = ["NETWORKS", "Constants", "DirectNetwork", "Network", "RecurrentNetwork", "State", "Step", "create_network", "list_networks"]
+
+NETWORKS = {
+    "convlstm": "stpredict.networks.convlstm:ConvLSTM",
+    "predrnn": "stpredict.networks.predrnn:PredRNN",
+}
+
+
+def list_networks() -> list[str]:
+    """Return the names that :func:`create_network` knows: ours and those of installed packages."""
+    return sorted({*NETWORKS, *extensions.installed_names("networks")})
+
+
+def create_network(
+    name: str,
+    *,
+    channels: int,
+    hidden: Sequence[int] | None = None,
+    kernel_size: int | None = None,
+    patch_size: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+    **settings: Any,
+) -> Network:
+    """Create a network with fresh weights, drawn from torch's own generator.
+
+    ========  =====================================  ==========================================  =====================================
+    name      paper                                  code with the same numbers                  difference from the paper
+    ========  =====================================  ==========================================  =====================================
+    convlstm  Shi et al. 2015, arXiv 1506.04214      OpenSTL 1.x                                 no peepholes, no biases
+    predrnn   Wang et al., NeurIPS 2017              predrnn-pytorch (2021), OpenSTL             no biases, forget bias 1
+    ========  =====================================  ==========================================  =====================================
+
+    Args:
+        name: one of :func:`list_networks`, or a class of your own as ``package.module:Class``.
+        channels: C of a frame.
+        hidden: channels of each layer.
+        kernel_size: of the gate convolutions.
+        patch_size: P; frames become a grid of H/P x W/P patches.
+        frame_size: (H, W) of a frame; required where parameters depend on it.
+        **settings: what else the network's own signature takes.
+
+    Raises:
+        UserError: the name is unknown, or a setting is unknown, missing or impossible.
+    """
+    named = {"hidden": hidden, "kernel_size": kernel_size, "patch_size": patch_size}
+    given = {**{key: value for key, value in named.items() if value is not None}, **settings}
+    return make_network(name, given, channels=channels, frame_size=frame_size)
+
+
+def make_network(name: str, settings: Mapping[str, Any], *, channels: int, frame_size: tuple[int, int] | None) -> Network:
+    """Create a network from the settings of a config or a predictor file; what the data tell is passed beside them."""
+    target = extensions.find("networks", name, NETWORKS)
+    facts: dict[str, Any] = {"channels": channels}
+    if frame_size is not None and "frame_size" in inspect.signature(target).parameters:
+        facts["frame_size"] = tuple(frame_size)
+    clash = sorted(set(facts) & set(settings))
+    if clash:
+        raise UserError(f"'network.{clash[0]}' follows from the data and cannot be set")
+    network = build(target, {**settings, **facts}, where="network")
+    if not isinstance(network, RecurrentNetwork | DirectNetwork):
+        raise UserError(
+            f"'{name}' is no network: it must be a RecurrentNetwork or DirectNetwork of stpredict, not {type(network).__name__}"
+        )
+    return network

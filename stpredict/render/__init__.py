@@ -1,0 +1,9 @@
+"""Pictures: films and strips of panels side by side, and curves of training."""
+
+from __future__ import annotations
+
+from stpredict.render.curves import save_curves
+from stpredict.render.film import save_film
+from stpredict.render.panels import Panel
+
+__all__ = ["Panel", "save_curves", "save_film"]

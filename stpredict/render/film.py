@@ -1,0 +1,104 @@
+"""Writing films: what a user gives is checked, drawn and encoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from stpredict.errors import UserError
+from stpredict.files import whole_file
+from stpredict.render.layout import FilmLayout, draw_strip
+from stpredict.render.painter import make_painter
+from stpredict.render.panels import Panel, check_panels, evenly
+from stpredict.render.writers import WRITERS
+
+_STRIP_COLUMNS = 12
+_SHORTER_SIDE = 256
+_USUAL_WIDTH = 1600
+_GREATEST_SIDE = 15000
+
+
+def save_film(
+    panels: Sequence[Panel] | Mapping[str, Any],
+    path: str | Path,
+    *,
+    units: str = "1",
+    value_range: tuple[float, float] = (0.0, 1.0),
+    context: int = 0,
+    captions: Sequence[str] | None = None,
+    colours: str = "auto",
+    scale: int | None = None,
+    frames_per_second: float = 5.0,
+    row_origin: Literal["north", "south"] = "north",
+) -> Path:
+    """Write a film, or a strip of pictures, that shows panels side by side.
+
+    The suffix of ``path`` says what is written: ``.mp4`` (H.264 that browsers play), ``.webm`` (VP9), ``.gif``, ``.webp``, or
+    ``.png``: a strip for papers with a row for each panel and a column for each of at most 12 frames.
+
+    Args:
+        panels: panels of equal T, H and W, or title -> array ``(T, C, H, W)`` or ``(T, H, W)``; physical values, NaN = missing.
+        path: the file to write; its folder must exist. It is written whole or not at all.
+        units: of the values; a legend is drawn unless they are ``1``.
+        value_range: the values of the first and last colour of ``gray``, ``viridis`` and of red, green and blue. Errors are shown
+            over the span of it on both sides of 0.
+        context: how many frames are observed; a border tells them from forecast ones. 0: no border tells anything.
+        captions: a line for each frame; in a strip it is broken where it has two or more spaces.
+        colours: ``gray``, ``rain`` (steps in mm/h), ``reflectivity`` (steps of 5 dBZ), ``viridis``, or ``auto``: by the units.
+        scale: how many pixels wide and high a pixel of a frame becomes; by default whatever suits a screen.
+        frames_per_second: speed of the film.
+        row_origin: ``south`` where row 0 is the southernmost; such frames are turned over for display.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the panels do not fit together, an argument has an impossible value, the suffix is unknown, the folder does not
+            exist, or a library that the format needs is not installed.
+        OSError: the file could not be written whole.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (*WRITERS, ".png"):
+        raise UserError(f"'{path}' names no known format; give it one of the suffixes {', '.join(sorted((*WRITERS, '.png')))}")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder '{path.parent}' to write '{path.name}' in; make it first")
+    films = check_panels(panels)
+    count, _, height, width = films[0].frames.shape
+    if not (math.isfinite(value_range[0]) and math.isfinite(value_range[1]) and value_range[0] < value_range[1]):
+        raise UserError(f"value_range needs a finite low < high, not {value_range[0]} and {value_range[1]}")
+    if not 0 <= context <= count:
+        raise UserError(f"context is {context}, but the film has {count} frames; it must lie in 0 to {count}")
+    if captions is not None and len(captions) != count:
+        raise UserError(f"There are {len(captions)} captions for {count} frames; give one for each frame")
+    if not 0.01 <= frames_per_second <= 1000:
+        raise UserError(f"frames_per_second must lie in 0.01 to 1000, not {frames_per_second}")
+    if row_origin not in ("north", "south"):
+        raise UserError(f"row_origin must be 'north' or 'south', not '{row_origin}'")
+
+    strip = suffix == ".png"
+    shown = evenly(count, _STRIP_COLUMNS)
+    across, down = (len(shown), len(films)) if strip else (len(films), 1)
+    if scale is None:
+        scale = max(1, min(-(-_SHORTER_SIDE // min(height, width)), _USUAL_WIDTH // (across * width)))
+    if scale < 1 or max(across * width, down * height) * scale > _GREATEST_SIDE:
+        raise UserError(
+            f"{across} x {down} pictures of {width} x {height} pixels, enlarged {scale} times, give no picture of 1 to {_GREATEST_SIDE} "
+            "pixels a side; choose another scale or fewer panels"
+        )
+    painter = make_painter(films, units, value_range, colours, scale, row_origin)
+    words = _plain_captions(count, context) if captions is None else [" ".join(caption.splitlines()) for caption in captions]
+    with whole_file(path) as temporary:
+        # An unwritable folder is found before anything is drawn.
+        temporary.touch()
+        if strip:
+            draw_strip(films, painter, units, context, words, shown).save(temporary)
+        else:
+            WRITERS[suffix](temporary, FilmLayout(films, painter, units, context, words).picture, count, frames_per_second)
+    return path
+
+
+def _plain_captions(count: int, context: int) -> list[str]:
+    return [f"lead {time - context + 1}" if 0 < context <= time else f"frame {time + 1} of {count}" for time in range(count)]

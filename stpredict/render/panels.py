@@ -1,0 +1,77 @@
+"""The films that are shown side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpredict.errors import UserError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One film under one title.
+
+    Attributes:
+        title: what stands above it.
+        frames: ``(T, C, H, W)`` float32 physical values, NaN = missing. C = 1 is shown by a colour map, C = 3 as red, green
+            and blue in the value range. A frame may be missing altogether: a predictor forecasts no context.
+        kind: ``value``, or ``error`` for a signed difference, shown in diverging colours around 0 (of three channels: their mean).
+    """
+
+    title: str
+    frames: NDArray[np.float32]
+    kind: Literal["value", "error"] = "value"
+
+
+def check_panels(panels: Sequence[Panel] | Mapping[str, Any]) -> list[Panel]:
+    """Return panels whose frames are float32 ``(T, C, H, W)`` with C = 1 or 3, all of equal T, H and W.
+
+    Args:
+        panels: panels, or title -> array ``(T, C, H, W)`` or ``(T, H, W)``.
+
+    Raises:
+        UserError: there is no panel, one has another shape or an unknown kind, or two of them differ in T, H or W.
+    """
+    given = [Panel(str(title), frames) for title, frames in panels.items()] if isinstance(panels, Mapping) else list(panels)
+    if not given:
+        raise UserError("There is no panel to show: give at least one film")
+    checked = [_check(panel) for panel in given]
+    first = checked[0]
+    for other in checked[1:]:
+        if _extent(other) != _extent(first):
+            raise UserError(
+                f"The panels differ in size: '{first.title}' is {_extent(first)}, '{other.title}' is {_extent(other)} "
+                "(frames x rows x columns); cut or pad them to one size"
+            )
+    return checked
+
+
+def _check(panel: Panel) -> Panel:
+    frames = np.asarray(panel.frames, dtype=np.float32)
+    if frames.ndim == 3:
+        frames = frames[:, None]
+    if frames.ndim != 4 or frames.shape[1] not in (1, 3) or 0 in frames.shape:
+        raise UserError(
+            f"The panel '{panel.title}' has the shape {np.shape(panel.frames)}; it needs (T, H, W) or (T, C, H, W) with 1 or 3 channels: "
+            "choose the channels to show"
+        )
+    if panel.kind not in ("value", "error"):
+        raise UserError(f"The panel '{panel.title}' is of no known kind '{panel.kind}'{nearest(panel.kind, ('value', 'error'))}")
+    if panel.kind == "error":
+        frames = frames.mean(axis=1, keepdims=True)
+    return replace(panel, title=" ".join(panel.title.splitlines()), frames=frames)
+
+
+def _extent(panel: Panel) -> str:
+    count, _, height, width = panel.frames.shape
+    return f"{count} x {height} x {width}"
+
+
+def evenly(count: int, at_most: int) -> list[int]:
+    """Return no more than ``at_most`` of the numbers 0 .. count-1, evenly spaced, the first and the last among them."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, at_most))})

@@ -1,0 +1,145 @@
+"""What people look at: predicted films beside the real one, previews of data, and what a predictor is in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stpredict.baselines import TrainingMean
+from stpredict.data.clips import ClipSet
+from stpredict.data.loader import collate
+from stpredict.errors import UserError
+from stpredict.forecasts import ForecastFile
+from stpredict.frames import FrameSpec
+from stpredict.predictor import Predictor, load_predictor
+from stpredict.render import Panel, save_film
+
+
+def render_clip(
+    predictors: Sequence[Any],
+    data: ClipSet,
+    clip: int,
+    out: str | Path,
+    *,
+    error: bool = True,
+    scale: int | None = None,
+    frames_per_second: float = 5.0,
+) -> Path:
+    """Write the film of one clip: observed and true, then what each predictor forecasts and its error.
+
+    Args:
+        predictors: predictors, baselines or forecast files.
+        data: the split.
+        clip: which of its clips.
+        out: ``.mp4``, ``.webm``, ``.gif``, ``.webp`` or ``.png``.
+        error: show forecast minus truth beside each forecast.
+        scale: enlargement of a pixel; None: as fits a screen.
+        frames_per_second: of the film.
+
+    Raises:
+        UserError: there is no such clip, or a predictor does not fit the data.
+    """
+    if not 0 <= clip < len(data) and not data.endless:
+        raise UserError(f"The split '{data.split}' of '{data.card}' has clips 0 to {len(data) - 1}, not {clip}")
+    batch = collate([(clip, data[clip])])
+    truth = batch.physical(data.packing, "cpu")
+    panels = [Panel("observed, then true", truth[0].numpy())]
+    for predictor in predictors:
+        future = _forecast(predictor, data, clip, truth[:, : data.context], batch.known)
+        film = torch.cat([torch.full_like(truth[:, : data.context], torch.nan), future], dim=1)[0]
+        panels.append(Panel(predictor.name, film.numpy()))
+        if error:
+            panels.append(Panel(f"{predictor.name} - true" if len(predictors) > 1 else "error", (film - truth[0]).numpy(), "error"))
+    return show_panels(
+        panels, data.spec, out, context=data.context, times=data[clip].times, scale=scale, frames_per_second=frames_per_second
+    )
+
+
+def _forecast(predictor: Any, data: ClipSet, clip: int, observed: Tensor, known: Tensor | None) -> Tensor:
+    """Return the forecast ``(1, horizon, C, H, W)`` of one clip."""
+    if isinstance(predictor, ForecastFile):
+        predictor.check(data, len(data))
+        return predictor.forecast_clips((clip,), data.horizon)
+    if isinstance(predictor, TrainingMean) and predictor.mean_frame is None and data.training_split is not None:
+        predictor = TrainingMean.of(data.training_split())
+    forecast: Tensor = predictor.forecast(observed, data.horizon, known=known)
+    return forecast
+
+
+def preview_clips(data: ClipSet, count: int, out: str | Path) -> Path:
+    """Write a film of the first clips of a split, side by side."""
+    clips = [data[index] for index in range(min(count, len(data)))]
+    panels = [
+        Panel(clip.name or f"clip {index}", collate([(index, clip)]).physical(data.packing, "cpu")[0].numpy())
+        for index, clip in enumerate(clips)
+    ]
+    return show_panels(panels, data.spec, out, context=data.context, times=None)
+
+
+def show_panels(
+    panels: Sequence[Panel],
+    spec: FrameSpec,
+    out: str | Path,
+    *,
+    context: int,
+    times: NDArray[np.datetime64] | None,
+    scale: int | None = None,
+    frames_per_second: float = 5.0,
+) -> Path:
+    """Write panels as their frame spec says: units, colours, captions with lead and time, north up."""
+    transform, length = spec.transform, len(panels[0].frames)
+    return save_film(
+        panels,
+        out,
+        units=spec.units,
+        value_range=(transform.low, transform.high),
+        context=context,
+        captions=[caption(step - context + 1, spec.time_step, None if times is None else times[step]) for step in range(length)],
+        scale=scale,
+        frames_per_second=frames_per_second,
+        row_origin=spec.grid.row_origin if spec.grid else "north",
+    )
+
+
+def caption(lead: int, time_step: float | None, time: np.datetime64 | None) -> str:
+    """Say which frame this is: observed, or its lead; with minutes where frames have a clock, and its time where it has one."""
+    words = ["observed" if lead < 1 else f"lead {lead}"]
+    if time_step is not None and lead >= 1:
+        words.append(f"+{lead * time_step / 60:g} min")
+    if time is not None:
+        words.append(str(time.astype("datetime64[m]")).replace("T", " ") + " UTC")
+    return "  ".join(words)
+
+
+def describe_predictor(source: str | Path, allow: Collection[str] = ()) -> str:
+    """Say in words what a predictor, a run's predictor or a forecast file is.
+
+    Raises:
+        UserError: there is no such thing, or it is damaged.
+    """
+    predictor = load_predictor(source, allow=allow)
+    if isinstance(predictor, ForecastFile):
+        return f"forecast file {predictor.name}: {predictor.horizon} frames after {predictor.context}, of {predictor.spec.units}"
+    if not isinstance(predictor, Predictor):
+        return f"baseline {predictor.name}: {(type(predictor).__doc__ or '').strip()}"
+    spec, weights = predictor.spec, sum(weight.numel() for weight in predictor.network.parameters())
+    settings = ", ".join(f"{key} {value}" for key, value in predictor.network_settings.items())
+    clock = "" if spec.time_step is None else f", every {spec.time_step / 60:g} min"
+    lines = [
+        f"predictor   {predictor.name}",
+        f"network     {predictor.network_name} ({settings})",
+        f"weights     {weights:,} parameters",
+        f"frames      {spec.channels} x {spec.height} x {spec.width}, units {spec.units}{clock}",
+        f"scaled      {spec.transform.name}, {spec.transform.low:g} to 0 and {spec.transform.high:g} to 1; missing is fed as {spec.fill:g}",
+        f"trained     {predictor.context} observed frames, {predictor.horizon} to forecast",
+    ]
+    if spec.grid is not None:
+        lines.append(f"grid        {spec.grid.projection}, corners {spec.grid.corners}, row 0 in the {spec.grid.row_origin}")
+    lines += [f"{key:11} {value}" for key, value in predictor.provenance.items() if value is not None]
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""What is said while a run goes on: a live bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Shows step, speed, loss, time left and the share of time spent waiting for data."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, first_step: int, last_step: int, *, shown: bool) -> None:
+        self.console = Console(stderr=True, quiet=not shown)
+        self.first_step, self.last_step = first_step, last_step
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=last_step, completed=first_step, figures="")
+        self.started = self.said = time.monotonic()
+
+    def __enter__(self) -> TrainingProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def show(self, step: int, loss: float, steps_per_second: float, frames_per_second: float, waiting: float) -> None:
+        """Show the figures after ``step`` steps; plain lines come at most every ten seconds, and at the end."""
+        figures = f"{steps_per_second:.2f} steps/s  {frames_per_second:.0f} frames/s  loss {loss:.5f}  waiting {waiting:.1%}"
+        self.bar.update(self.task, completed=step, figures=figures)
+        now = time.monotonic()
+        if self.console.is_terminal or (now - self.said < self.SECONDS_BETWEEN_LINES and step < self.last_step):
+            return
+        self.said = now
+        left = (self.last_step - step) / max(steps_per_second, 1e-9)
+        self.say(f"step {step}/{self.last_step}  {figures}  {_clock(left)} left")
+
+    def say(self, text: str) -> None:
+        """Say one line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,199 @@
+"""The settings of a run: frozen dataclasses whose fields are the keys of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from stpredict.configuration import build, read_config
+from stpredict.devices import Precision
+from stpredict.errors import UserError, nearest
+from stpredict.sampling import SCHEDULES
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which clips are trained on.
+
+    Attributes:
+        card: name or path of a card.
+        root: folder of its files.
+        context: observed frames of a clip; None: the card's.
+        horizon: frames to forecast; None: the card's.
+        batch_size: clips of a step, over all processes.
+        workers: processes that prepare batches ahead, for each training process; 0: none.
+        stride: frames from the start of one clip to the start of the next; None: the card's.
+        every: a clip takes every so many-th frame; None: the card's.
+        crop: top row, left column, height and width that are kept of a frame; None: the card's.
+        resize: height and width of a frame after the crop; None: the card's.
+        settings: of the card's reader or clips; what is left out is the card's.
+    """
+
+    card: str
+    root: str | None = None
+    context: int | None = None
+    horizon: int | None = None
+    batch_size: int = 16
+    workers: int = 1
+    stride: int | None = None
+    every: int | None = None
+    crop: tuple[int, int, int, int] | None = None
+    resize: tuple[int, int] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise UserError(f"data.batch_size must be at least 1 and data.workers at least 0, not {self.batch_size} and {self.workers}")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights move.
+
+    Attributes:
+        name: ``adam``, ``adamw`` or ``sgd``.
+        learning_rate: the highest one.
+        schedule: ``constant``, ``cosine`` (to zero) or ``one-cycle`` (Smith and Topin 2018, as torch's OneCycleLR: up over 30 % of
+            the steps, down to a 250,000th; Adam's first beta goes the other way, 0.95 to 0.85 and back).
+        warm_up: steps over which the rate rises from zero, for ``constant`` and ``cosine``.
+        weight_decay: of AdamW (decoupled), Adam and SGD (L2).
+        betas: of Adam and AdamW.
+        momentum: of SGD.
+        clip_norm: largest norm of the whole gradient, or None.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    warm_up: int = 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.warm_up < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
+            raise UserError("optimizer.learning_rate and optimizer.clip_norm must be above 0, optimizer.warm_up not negative")
+        if self.warm_up and self.schedule == "one-cycle":
+            raise UserError("optimizer.warm_up has no meaning with the schedule one-cycle, which warms up by itself")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How long, where, and what is kept.
+
+    Attributes:
+        max_steps: training steps.
+        validate_every: steps between validations; 0: never.
+        validation_clips: how many clips of the validation split are used; None: all.
+        checkpoint_every: steps between checkpoints.
+        keep: how many checkpoints stay.
+        log_every: steps between rows of the log.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``fp32``, or ``bf16`` autocast.
+        threads: threads of torch in each process; None: torch's own choice.
+    """
+
+    max_steps: int
+    validate_every: int = 500
+    validation_clips: int | None = 256
+    checkpoint_every: int = 500
+    keep: int = 2
+    log_every: int = 10
+    device: str = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "checkpoint_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+        if self.validate_every < 0 or (self.validation_clips is not None and self.validation_clips < 1):
+            raise UserError("trainer.validate_every must not be negative and trainer.validation_clips be at least 1")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run writes.
+
+    Attributes:
+        folder: the run's folder, which must not exist; None: ``runs/<config name>-<number>``.
+        track: where curves go besides the pictures: ``csv`` (always), ``tensorboard``, ``wandb``.
+    """
+
+    folder: str | None = None
+    track: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run.
+
+    Attributes:
+        data: which clips.
+        network: ``name``, ``weights`` (a predictor to start from), ``mismatch`` (what to do with weights of another shape:
+            ``refuse``, or ``fresh`` to leave these as they were drawn), and what the network's own signature takes.
+        loss: ``name``, ``over`` (``all`` T-1 predictions, or the ``future`` only), and what the loss takes.
+        sampling: ``name`` of a schedule, and what it takes.
+        optimizer: how weights move.
+        trainer: how long, where, and what is kept.
+        run: where it writes.
+        seed: of every random draw.
+        name: the config's name, for the run's folder.
+    """
+
+    data: DataSettings
+    network: dict[str, Any]
+    trainer: TrainerSettings
+    loss: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    run: RunSettings = RunSettings()
+    seed: int = 0
+    name: str = "run"
+
+    def __post_init__(self) -> None:
+        if "name" not in self.network:
+            raise UserError("The config does not say which network: set network.name")
+        if self.network.get("mismatch", "refuse") not in ("refuse", "fresh"):
+            raise UserError(f"network.mismatch is 'refuse' or 'fresh', not '{self.network['mismatch']}'")
+        if self.loss.get("over", "all") not in ("all", "future"):
+            raise UserError(f"loss.over is 'all' or 'future', not '{self.loss['over']}'")
+        schedule = self.sampling.get("name", "none")
+        if schedule not in SCHEDULES:
+            raise UserError(f"There is no sampling schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for ``config.yaml``, from which :func:`make_settings` makes equal settings."""
+        plain = asdict(self)
+        return {key: _lists(value) for key, value in plain.items()}
+
+
+def _lists(value: Any) -> Any:
+    """Turn tuples into lists, which is what YAML has."""
+    if isinstance(value, dict):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a config by path or shipped name, with dotted overrides such as ``--trainer.max_steps 100``.
+
+    Raises:
+        UserError: there is no such config, or a key or value is wrong.
+    """
+    mapping = read_config(config, overrides)
+    mapping.setdefault("name", Path(config).stem)
+    return make_settings(mapping)
+
+
+def make_settings(mapping: Mapping[str, Any]) -> Settings:
+    """Make settings from plain data.
+
+    Raises:
+        UserError: a key or value is wrong.
+    """
+    settings: Settings = build(Settings, mapping, where="")
+    return settings

@@ -1,0 +1,73 @@
+"""How well a network does on the validation split, and what that looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stpredict.data.clips import ClipSet
+from stpredict.data.loader import batches, collate, ordered
+from stpredict.devices import autocast
+from stpredict.frames import Batch
+from stpredict.losses import L2
+from stpredict.render import Panel, save_curves, save_film
+from stpredict.training.run import Log, Run
+from stpredict.training.work import Work
+
+
+def validate(work: Work, clips: ClipSet) -> dict[str, float]:
+    """Forecast the validation clips as a user would, from the context alone.
+
+    Returns:
+        ``validation_loss``: the training loss over the future; ``validation_mse``: the mean squared error of scaled, valid pixels of
+        the future, by which the best predictor is chosen. Both over all processes, each clip once.
+    """
+    limit = work.settings.trainer.validation_clips
+    count = len(clips) if limit is None else min(limit, len(clips))
+    order = ordered(count, work.settings.data.batch_size, work.processes.rank, work.processes.count)
+    sums = torch.zeros(4, dtype=torch.float64, device=work.device)
+    for batch in batches(clips, order):
+        future, truth, valid = forecast(work, clips, batch)
+        figures = [*work.loss(future, truth, valid), *L2()(future, truth, valid)]
+        sums += torch.stack([figure.double() for figure in figures])
+    loss, loss_count, squared, pixels = work.processes.sum(sums).tolist()
+    return {"validation_loss": loss / max(loss_count, 1.0), "validation_mse": squared / max(pixels, 1.0)}
+
+
+@torch.no_grad()
+def forecast(work: Work, clips: ClipSet, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return forecast, truth and mask of the future, ``(B, horizon, C, H, W)``, the first two scaled."""
+    truth, valid = clips.spec.scale(batch.physical(clips.packing, work.device))
+    known = None if batch.known is None else batch.known.to(work.device)
+    context, horizon = clips.context, clips.horizon
+    work.network.eval()
+    with autocast(work.device, work.settings.trainer.precision):
+        predictions, _ = work.along.forward(truth[:, :context], context, horizon, None, valid[:, :context], known)
+    work.network.train()
+    return predictions[:, -horizon:].float(), truth[:, -horizon:], valid[:, -horizon:]
+
+
+def draw_pictures(work: Work, run: Run, log: Log, step: int) -> dict[str, Path]:
+    """Draw the curves so far and the first validation clip, true beside predicted; return the files by name."""
+    clips = work.validation
+    assert clips is not None, "pictures are drawn at validations"
+    batch = collate([(0, clips[0])])
+    physical = batch.physical(clips.packing, "cpu")[0]
+    future, _, _ = forecast(work, clips, batch)
+    predicted = torch.full_like(physical, torch.nan)
+    predicted[clips.context :] = clips.spec.unscale(future[0]).cpu()
+    strip, curves = run.pictures / f"step-{step:08d}.png", run.pictures / "curves.png"
+    transform = clips.spec.transform
+    save_film(
+        [Panel("true", physical.numpy()), Panel("predicted", predicted.numpy())],
+        strip,
+        units=clips.spec.units,
+        value_range=(transform.low, transform.high),
+        context=clips.context,
+        row_origin=clips.spec.grid.row_origin if clips.spec.grid else "north",
+    )
+    columns = {name: log.column(name) for name in ("loss", "validation_loss", "learning_rate")}
+    save_curves({name: column for name, column in columns.items() if column}, curves, title=run.folder.name)
+    return {"forecast": strip, "curves": curves}

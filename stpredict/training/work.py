@@ -1,0 +1,163 @@
+"""What a run works with: data, network, loss, schedule and optimiser, made from its settings before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stpredict.configuration import build
+from stpredict.data import load_data
+from stpredict.data.clips import ClipSet
+from stpredict.devices import choose_device
+from stpredict.errors import UserError
+from stpredict.losses import Loss, make_loss
+from stpredict.networks import Network, make_network
+from stpredict.predictor import Predictor, differences, load_predictor
+from stpredict.processes import Processes
+from stpredict.sampling import SCHEDULES, Schedule
+from stpredict.training.settings import OptimizerSettings, Settings
+from stpredict.unroll import Unroll
+
+_RESERVED = ("name", "weights", "mismatch")
+"""Keys of the network section that are not the network's own."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run works with.
+
+    Attributes:
+        settings: of the run.
+        processes: who works on it.
+        device: where.
+        clips: the training split.
+        validation: the validation split, or None without validation.
+        along: the network along clips.
+        loss: the loss.
+        schedule: which frames fed are true.
+        optimizer: moves the weights.
+    """
+
+    settings: Settings
+    processes: Processes
+    device: torch.device
+    clips: ClipSet
+    validation: ClipSet | None
+    along: Unroll
+    loss: Loss
+    schedule: Schedule
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def network(self) -> Network:
+        """Return the network."""
+        return self.along.network
+
+    def predictor(self, provenance: dict[str, Any]) -> Predictor:
+        """Return the network as it is now with its frame spec."""
+        settings = {key: value for key, value in self.settings.network.items() if key not in _RESERVED}
+        was_training = self.network.training
+        predictor = Predictor(
+            self.network,
+            self.clips.spec,
+            self.clips.context,
+            self.clips.horizon,
+            network_name=self.settings.network["name"],
+            network_settings=settings,
+            provenance=provenance,
+        )
+        self.network.train(was_training)
+        return predictor
+
+
+def make_work(settings: Settings, processes: Processes) -> Work:
+    """Make all that a run works with; what is wrong in its settings shows here.
+
+    Raises:
+        UserError: a setting is wrong, or data and network do not fit.
+    """
+    device = choose_device(settings.trainer.device)
+    if device.type == "cuda" and processes.count > 1:
+        device = torch.device("cuda", processes.local_rank % torch.cuda.device_count())
+    if settings.trainer.threads is not None:
+        torch.set_num_threads(settings.trainer.threads)
+    clips = _load(settings, "train")
+    validation = _load(settings, "validation") if settings.trainer.validate_every else None
+    schedule_settings = {key: value for key, value in settings.sampling.items() if key != "name"}
+    loss_settings = {key: value for key, value in settings.loss.items() if key != "over"}
+    network = _make_network(settings, clips).to(device)
+    return Work(
+        settings,
+        processes,
+        device,
+        clips,
+        validation,
+        Unroll(network, clips.spec.scaled_fill),
+        make_loss(loss_settings),
+        build(SCHEDULES[settings.sampling.get("name", "none")], schedule_settings, where="sampling"),
+        _make_optimizer(settings.optimizer, network),
+    )
+
+
+def _load(settings: Settings, split: str) -> ClipSet:
+    data = settings.data
+    clips = load_data(
+        data.card,
+        root=data.root,
+        split=split,
+        context=data.context,
+        horizon=data.horizon,
+        stride=data.stride,
+        every=data.every,
+        crop=data.crop,
+        resize=data.resize,
+        settings=data.settings,
+        seed=settings.seed,
+    )
+    if split == "train" and data.batch_size > len(clips) and not clips.endless:
+        raise UserError(f"The training split of '{data.card}' has {len(clips)} clips, fewer than data.batch_size {data.batch_size}")
+    return clips
+
+
+def _make_network(settings: Settings, clips: ClipSet) -> Network:
+    own = {key: value for key, value in settings.network.items() if key not in _RESERVED}
+    spec = clips.spec
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = make_network(settings.network["name"], own, channels=spec.channels, frame_size=(spec.height, spec.width))
+    if network.patch_size > min(spec.height, spec.width):
+        raise UserError(f"network.patch_size {network.patch_size} is larger than the frame of {spec.height} x {spec.width} pixels")
+    if settings.network.get("weights"):
+        _start_from(network, Path(settings.network["weights"]), settings)
+    return network
+
+
+def _start_from(network: Network, path: Path, settings: Settings) -> None:
+    """Put the weights of a predictor into a fresh network."""
+    source = load_predictor(path, allow=[settings.network["name"]])
+    if not isinstance(source, Predictor):
+        raise UserError(f"network.weights: {path} is no predictor file or run folder, so it has no weights to start from")
+    given, fresh = source.network.state_dict(), network.state_dict()
+    if settings.network.get("mismatch") == "fresh":
+        given = {key: value for key, value in given.items() if key in fresh and value.shape == fresh[key].shape}
+    else:
+        differing = differences({k: tuple(v.shape) for k, v in given.items()}, {k: tuple(v.shape) for k, v in fresh.items()})
+        if differing:
+            raise UserError(
+                f"network.weights: {path} does not fit this network: {'; '.join(differing)} (network.mismatch: fresh leaves these as drawn)"
+            )
+    network.load_state_dict({**fresh, **given})
+
+
+def _make_optimizer(settings: OptimizerSettings, network: Network) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UserError("The network has no weights to train")
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.name == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=rate, betas=settings.betas, weight_decay=decay)

@@ -1,0 +1,259 @@
+"""The only loop over time: a recurrent network driven along a film.
+
+A rollout stands at a *place*: the state after the last step and the prediction made there. From a place it goes on with
+observed frames, with its own predictions, or with a mixture chosen by a truth mask. Training, forecasts and streams are the
+same steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from stpredict.draws import Draws
+from stpredict.errors import UserError
+from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State
+from stpredict.patches import pad_to_patches
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rollout of a recurrent network stands.
+
+    Attributes:
+        state: the network's state.
+        constants: what the network prepared for this rollout.
+        frame: the last prediction ``(B, C, H, W)``, scaled and padded, or None before the first.
+    """
+
+    state: State
+    constants: Constants
+    frame: Tensor | None = None
+
+
+def begin(network: RecurrentNetwork, batch: int, height: int, width: int, draws: Draws | None = None) -> Place:
+    """Return the place before the first frame; height and width are those of padded frames, in pixels."""
+    return Place(network.initial_state(batch, height, width), network.prepare(batch, draws))
+
+
+def advance(
+    network: RecurrentNetwork,
+    place: Place,
+    steps: int,
+    frames: Tensor | None = None,
+    use_truth: Tensor | None = None,
+    valid: Tensor | None = None,
+    known: Tensor | None = None,
+) -> tuple[Tensor | None, Place, Tensor | None]:
+    """Take ``steps`` steps from a place.
+
+    Args:
+        network: the network.
+        place: where to start.
+        steps: how many.
+        frames: true frames ``(B, steps, C, H, W)``; None: every step is fed the prediction before it, or, by a network that
+            does not predict its context, nothing.
+        use_truth: ``(B, steps)`` bool: which steps are fed the true frame, the others the prediction before; None: all.
+        valid: ``(B, steps, C, H, W)`` bool beside ``frames``, for a network that takes it.
+        known: ``(B, steps, K, H, W)``: the known inputs of the frames that the steps predict.
+
+    Returns:
+        the predictions ``(B, steps, C, H, W)`` (None if the network made none), the new place, and the sum of penalties ``(B,)``.
+    """
+    if network.takes_valid and frames is not None and valid is not None:
+        frames = torch.cat([frames, valid.to(frames.dtype)], dim=2)
+    elif network.takes_valid and frames is not None:
+        frames = torch.cat([frames, torch.ones_like(frames)], dim=2)
+
+    observe = getattr(network, "observe", None)
+    if observe is not None and frames is not None and use_truth is None and steps > 0:
+        predictions, state, penalty = observe(frames, place.state, place.constants, known)
+        return predictions, replace(place, state=state, frame=None if predictions is None else predictions[:, -1]), penalty
+
+    state, previous = place.state, place.frame
+    predictions, penalty = [], None
+    for step in range(steps):
+        frame = _choose(network, step, frames, use_truth, previous)
+        previous, state, extra = network.step(frame, state, place.constants, None if known is None else known[:, step])
+        if previous is not None:
+            predictions.append(previous)
+        if extra is not None:
+            penalty = extra if penalty is None else penalty + extra
+    return torch.stack(predictions, dim=1) if predictions else None, Place(state, place.constants, previous), penalty
+
+
+def _choose(
+    network: RecurrentNetwork, step: int, frames: Tensor | None, use_truth: Tensor | None, previous: Tensor | None
+) -> Tensor | None:
+    """Return what a step is fed; by selection, so that NaN in a frame that is not fed cannot leak."""
+    if frames is not None and (use_truth is None or previous is None):
+        return frames[:, step]
+    if previous is None or not network.predicts_context:
+        return None
+    own = torch.cat([previous, torch.ones_like(previous)], dim=1) if network.takes_valid else previous
+    if frames is None or use_truth is None:
+        return own
+    return torch.where(use_truth[:, step, None, None, None], frames[:, step].to(own.dtype), own)
+
+
+def finish(
+    network: RecurrentNetwork,
+    place: Place,
+    horizon: int,
+    frames: Tensor | None = None,
+    use_truth: Tensor | None = None,
+    valid: Tensor | None = None,
+    known: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Forecast from the place that the context has led to.
+
+    Args:
+        network: the network.
+        place: after the last frame of the context has been fed.
+        horizon: frames to forecast, at least 1. A network that predicts its context has made the first of them already.
+        frames: true future frames ``(B, horizon - 1, C, H, W)`` where ``use_truth`` ``(B, horizon - 1)`` mixes them in, else None.
+        use_truth: see :func:`advance`.
+        valid: see :func:`advance`.
+        known: ``(B, horizon, K, H, W)``: the known inputs of the future frames.
+
+    Returns:
+        the future ``(B, horizon, C, H, W)``, scaled and padded, and the sum of penalties ``(B,)`` or None.
+    """
+    made = 1 if network.predicts_context else 0
+    first = place.frame
+    place = replace(place, state=network.begin_forecast(place.state))
+    rest, _, penalty = advance(network, place, horizon - made, frames, use_truth, valid, None if known is None else known[:, made:])
+    if not made:
+        assert rest is not None, "a forecaster makes a frame at every step"
+        return rest, penalty
+    assert first is not None, "the last frame of the context has been fed"
+    return first[:, None] if rest is None else torch.cat([first[:, None], rest], dim=1), penalty
+
+
+def complete(network: Network, frames: Tensor, valid: Tensor | None, fill: float) -> tuple[Tensor, Tensor]:
+    """Fill what is missing in ``(B, T, C, H, W)``, and pad to whole patches: the padding counts as missing."""
+    if valid is None:
+        valid = torch.ones_like(frames, dtype=torch.bool)
+    else:
+        frames = torch.where(valid, frames, fill)
+    return pad_to_patches(frames, network.patch_size, fill), pad_to_patches(valid, network.patch_size, False)
+
+
+class Unroll(nn.Module):
+    """A network along whole clips, as training needs it.
+
+    Attributes:
+        network: the network.
+        fill: the scaled value that stands for missing pixels and padding.
+    """
+
+    def __init__(self, network: Network, fill: float = 0.0) -> None:
+        super().__init__()
+        self.network, self.fill = network, fill
+
+    def forward(
+        self,
+        frames: Tensor,
+        context: int,
+        horizon: int,
+        use_truth: Tensor | None = None,
+        valid: Tensor | None = None,
+        known: Tensor | None = None,
+        draws: Draws | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict along clips.
+
+        Args:
+            frames: scaled ``(B, T, C, H, W)``, T at least ``context``; frames after the context are read where ``use_truth`` says so.
+            context: observed frames.
+            horizon: frames to forecast.
+            use_truth: ``(B, context + horizon - 1)`` bool: which of the frames fed to steps 0, 1, ... are true ones; step 0 always is.
+                None: the context is, the rest are own predictions. A network that does not predict its context has no use for it.
+            valid: ``(B, T, C, H, W)`` bool; missing pixels are fed as the fill.
+            known: ``(B, context + horizon, K, H, W)``.
+            draws: for what the network draws at random.
+
+        Returns:
+            predictions, scaled, of frames 1 .. context + horizon - 1 (of the future alone by a network that does not predict its
+            context), and the sum of penalties ``(B,)`` or None.
+        """
+        network = self.network
+        height, width = frames.shape[-2:]
+        frames, valid = complete(network, frames, valid, self.fill)
+        known = None if known is None else pad_to_patches(known, network.patch_size, 0.0)
+        if isinstance(network, DirectNetwork):
+            observed = frames[:, :context]
+            if network.takes_valid:
+                observed = torch.cat([observed, valid[:, :context].to(observed.dtype)], dim=2)
+            return network.forecast(observed, horizon, known)[..., :height, :width], None
+
+        if not network.predicts_context:
+            use_truth = None
+        within, place, penalty = advance(
+            network,
+            begin(network, len(frames), frames.shape[-2], frames.shape[-1], draws),
+            context,
+            frames[:, :context],
+            None if use_truth is None else use_truth[:, :context],
+            valid[:, :context],
+            None if known is None else known[:, 1 : context + 1],
+        )
+        ahead = slice(context, context + horizon - 1)
+        future, more = finish(
+            network,
+            place,
+            horizon,
+            None if use_truth is None else frames[:, ahead],
+            None if use_truth is None else use_truth[:, ahead],
+            None if use_truth is None else valid[:, ahead],
+            None if known is None else known[:, context:],
+        )
+        if more is not None:
+            penalty = more if penalty is None else penalty + more
+        if network.predicts_context and within is not None:
+            future = torch.cat([within[:, :-1], future], dim=1)
+        return future[..., :height, :width], penalty
+
+
+def rollout(
+    network: Network,
+    frames: Tensor,
+    context: int,
+    *,
+    use_truth: Tensor | None = None,
+    valid: Tensor | None = None,
+    known: Tensor | None = None,
+    fill: float = 0.0,
+) -> Tensor:
+    """Predict frames 1 .. T-1 of clips, from the true frames of the context and then from its own predictions.
+
+    Args:
+        network: a recurrent or direct network.
+        frames: scaled ``(B, T, C, H, W)``; those after the context are only read where ``use_truth`` says so.
+        context: observed frames, at least 1 and less than T.
+        use_truth: ``(B, T-1)`` bool, overrides which frames fed are true ones.
+        valid: ``(B, T, C, H, W)`` bool, True where a value exists; what is missing is fed as ``fill``.
+        known: ``(B, T, K, H, W)`` inputs known for every step; a step is given those of the frame it predicts.
+        fill: the scaled value of missing pixels and of the padding to whole patches.
+
+    Returns:
+        ``(B, T-1, C, H, W)`` scaled; from a network that does not predict its context the future only, ``(B, T-context, C, H, W)``.
+
+    Raises:
+        UserError: the context does not fit, or a tensor has another shape than these.
+    """
+    if frames.ndim != 5:
+        raise UserError(f"frames must be (B, T, C, H, W), not {tuple(frames.shape)}")
+    batch, total = frames.shape[:2]
+    if not 1 <= context < total:
+        raise UserError(f"A clip of {total} frames has a context of 1 to {total - 1} frames, not {context}")
+    if use_truth is not None and tuple(use_truth.shape) != (batch, total - 1):
+        raise UserError(f"use_truth must be (B, T-1) = {(batch, total - 1)}, not {tuple(use_truth.shape)}")
+    if valid is not None and valid.shape != frames.shape:
+        raise UserError(f"valid must have the shape of frames, {tuple(frames.shape)}, not {tuple(valid.shape)}")
+    if known is not None and tuple(known.shape[:2]) != (batch, total):
+        raise UserError(f"known must hold all {total} steps of {batch} clips, not {tuple(known.shape[:2])}")
+    predictions, _ = Unroll(network, fill).forward(frames, context, total - context, use_truth, valid, known)
+    return predictions

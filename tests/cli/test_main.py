@@ -1,0 +1,204 @@
+"""The command line: help, exit codes, sentences, and what a command hands on."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import stpredict
+from stpredict.cli.main import main
+from stpredict.errors import UserError
+
+COMMANDS = ["train", "resume", "evaluate", "forecast", "render", "data", "data list", "data show", "data check", "data preview", "info"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert leaving.value.code == 0
+    assert f"example:\n  stpredict {command}".rstrip() in shown
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.strip() == f"stpredict {stpredict.__version__}"
+
+
+def test_help_needs_no_heavy_library() -> None:
+    heavy = ["torch", "numpy", "cv2", "rich", "yaml", "matplotlib", "h5py"]
+    probe = f"import sys, stpredict.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    here = Path(stpredict.__file__).parents[1]
+    shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=here)
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["trian", "demo"], "has no command 'trian'; did you mean 'train'?"),
+        (["data", "chek", "knmi"], "'stpredict data' has no command 'chek'; did you mean 'check'?"),
+        (["data"], "the following arguments are required: COMMAND"),
+        (["train"], "the following arguments are required: CONFIG"),
+        (["train", "demo", "--sed", "3"], "'stpredict train' has no option '--sed'; did you mean '--seed'?"),
+        (["train", "demo", "other"], "'stpredict train' has no use for 'other'"),
+        (["train", "demo", "--device", "gpu"], "argument --device: invalid choice: 'gpu'"),
+        (["evaluate", "p", "--dat", "knmi"], "the following arguments are required: --data"),
+        (["evaluate", "p", "--data", "knmi", "--horizon", "0"], "argument --horizon: wants a whole number from 1 up, not '0'"),
+        (["evaluate", "p", "--data", "knmi", "--limit", "1.5"], "argument --limit: wants a whole number from 1 up, not '1.5'"),
+        (["evaluate", "p", "--data", "knmi", "--data.root", "x"], "'stpredict evaluate' takes no overrides such as '--data.root'"),
+        (["render", "p", "--data", "knmi", "--out", "f.mp4", "--clip", "-1"], "argument --clip"),
+        (["render", "p", "--data", "knmi", "--out", "f.mp4", "--frames-per-second", "0"], "wants a number above 0, not '0'"),
+        (["render", "p", "--data", "knmi"], "the following arguments are required: --out"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_sentence_and_2(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("stpredict: ") and told.err.count("\n") == 1
+    assert sentence in told.err
+
+
+class Calls:
+    """Stands in for a module that a command calls, and notes with what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+        self.noted: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def stand_in(self, module: str, **results: Any) -> None:
+        stand_in = types.ModuleType(module)
+        for name, result in results.items():
+            setattr(stand_in, name, self._note(name, result))
+        self.monkeypatch.setitem(sys.modules, module, stand_in)
+
+    def _note(self, name: str, result: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.noted[name] = (arguments, named)
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        return call
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+def test_overrides_reach_the_config_wherever_they_stand(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    run = types.SimpleNamespace(exit_code=0, folder=Path("runs/demo-7"))
+    calls.stand_in("stpredict.training", load_settings="settings", train=run)
+    assert main(["train", "--trainer.max_steps", "5", "demo", "--data.root=a.b", "--seed", "3", "--device", "cpu"]) == 0
+    overrides = ["--trainer.device=cpu", "--seed=3", "--trainer.max_steps", "5", "--data.root=a.b"]
+    assert calls.noted["load_settings"] == (("demo", overrides), {})
+    assert calls.noted["train"] == (("settings",), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "runs/demo-7"
+
+
+def test_an_override_without_a_value_does_not_swallow_an_option(calls: Calls) -> None:
+    calls.stand_in("stpredict.training", load_settings=UserError("--data.root has no value"), train=None)
+    assert main(["train", "demo", "--data.root", "--seed", "3"]) == 2
+    assert calls.noted["load_settings"][0] == ("demo", ["--seed=3", "--data.root"])
+
+
+def test_an_interrupted_run_is_resumed_and_may_be_interrupted_again(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.stand_in("stpredict.training", resume=types.SimpleNamespace(exit_code=75, folder=Path("runs/demo-7")))
+    assert main(["resume", "runs/demo-7", "--trainer.max_steps", "9"]) == 75
+    assert calls.noted["resume"] == ((Path("runs/demo-7"), ["--trainer.max_steps", "9"]), {})
+    assert capsys.readouterr().out == "runs/demo-7\n"
+
+
+def test_only_the_first_of_several_processes_speaks(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    calls.stand_in("stpredict.training", resume=types.SimpleNamespace(exit_code=75, folder=Path("runs/demo-7")))
+    assert main(["resume", "runs/demo-7"]) == 75
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (UserError("Two\nlines."), 2, "stpredict: Two lines.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a/log.csv"), 1, "stpredict: runs/a/log.csv: No space left on device\n"),
+        (OSError("the pipe has burst"), 1, "stpredict: the pipe has burst\n"),
+        (KeyboardInterrupt(), 1, "stpredict: interrupted\n"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(
+    error: BaseException, code: int, told: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.stand_in("stpredict.showing", describe_predictor=error)
+    assert main(["info", "runs/demo-1"]) == code
+    assert capsys.readouterr().err == told
+
+
+def test_a_reader_that_has_seen_enough_is_no_news() -> None:
+    here = Path(stpredict.__file__).parents[1]
+    reading = f"'{sys.executable}' -m stpredict data list | true"
+    told = subprocess.run(["bash", "-c", reading], cwd=here, capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("", "")
+
+
+def test_a_bug_shows_its_traceback(calls: Calls) -> None:
+    calls.stand_in("stpredict.showing", describe_predictor=ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        main(["info", "runs/demo-1"])
+
+
+def test_clips_are_as_long_as_asked_for_else_as_the_predictor_is_used_to(calls: Calls) -> None:
+    calls.stand_in("stpredict.predictor", load_predictor=types.SimpleNamespace(context=4, horizon=6))
+    calls.stand_in("stpredict.data", load_data="clips")
+    calls.stand_in("stpredict.showing", render_clip=None)
+    words = ["render", "a", "--data", "knmi", "--root", "r", "--out", "f.mp4", "--horizon", "12", "--no-error"]
+    assert main([*words, "--allow-code", "m:C", "--device", "cpu"]) == 0
+    assert calls.noted["load_predictor"] == (("a",), {"allow": ["m:C"], "device": torch.device("cpu")})
+    assert calls.noted["load_data"] == (("knmi", Path("r"), "test"), {"context": 4, "horizon": 12})
+    arguments, named = calls.noted["render_clip"]
+    assert arguments[1:] == ("clips", 0, Path("f.mp4"))
+    assert named == {"error": False, "scale": None, "frames_per_second": 5.0}
+
+
+def test_a_baseline_leaves_the_length_of_clips_to_the_card(calls: Calls) -> None:
+    calls.stand_in("stpredict.predictor", load_predictor=types.SimpleNamespace(context=None))
+    calls.stand_in("stpredict.data", load_data="clips")
+    calls.stand_in("stpredict.showing", render_clip=None)
+    assert main(["render", "persistence", "--data", "knmi", "--out", "f.mp4"]) == 0
+    assert calls.noted["load_data"] == (("knmi", None, "test"), {})
+
+
+def test_scores_are_shown_and_written(calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written: list[Path] = []
+    scores = types.SimpleNamespace(table=lambda: "the table", write=written.append)
+    calls.stand_in("stpredict.predictor", load_predictor=object())
+    calls.stand_in("stpredict.data", load_data="clips")
+    calls.stand_in("stpredict.evaluation", evaluate=scores)
+    out = tmp_path / "scores.json"
+    words = ["evaluate", "a", "b", "--data", "knmi", "--score", "mse", "ssim", "--no-baselines", "--limit", "2", "--out", str(out)]
+    assert main(words) == 0
+    arguments, named = calls.noted["evaluate"]
+    assert len(arguments[0]) == 2 and arguments[1:] == ("clips", None)
+    assert (named["scores"], named["baselines"], named["limit"], named["batch_size"]) == (["mse", "ssim"], False, 2, 16)
+    assert written == [out] and "the table" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fine", "code"), [(True, 0), (False, 2)])
+def test_a_bad_file_fails_the_check(fine: bool, code: int, calls: Calls) -> None:
+    calls.stand_in("stpredict.data.checking", check_data=types.SimpleNamespace(ok=fine))
+    assert main(["data", "check", "knmi", "--root", "r"]) == code
+    assert calls.noted["check_data"] == (("knmi", Path("r")), {})
