@@ -7,7 +7,6 @@ are drawn by (seed, s), the learning rate and the sampling schedule are computed
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -27,7 +26,7 @@ from stpredict.files import write_text
 from stpredict.frames import Batch
 from stpredict.processes import join
 from stpredict.sampling import draw_truth
-from stpredict.training.progress import TrainingProgress
+from stpredict.training.progress import Stopwatch, TrainingProgress
 from stpredict.training.run import INTERRUPTED, Log, Run, plain_versions
 from stpredict.training.schedules import first_beta, learning_rate
 from stpredict.training.settings import Settings, load_settings, make_settings
@@ -106,52 +105,49 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool) ->
         shown = stack.enter_context(TrainingProgress(step, trainer.max_steps, shown=progress and first))
         stop = stack.enter_context(_stop_signals())
         shown.say(f"{'going on with' if checkpoint else 'training in'} {run.folder} on {work.device}, {processes.count} process(es)")
-        order = TrainingOrder(
-            work.clips, settings.seed, range(step, trainer.max_steps), settings.data.batch_size, processes.rank, processes.count
-        )
-        waited, began, rows_at, rows_step = 0.0, time.monotonic(), time.monotonic(), step
-        work.network.train()
+
+        steps = range(step, trainer.max_steps)
+        order = TrainingOrder(work.clips, settings.seed, steps, settings.data.batch_size, processes.rank, processes.count)
         source = iter(batches(work.clips, order, settings.data.workers))
-        interrupted = False
+        watch, interrupted = Stopwatch(step), False
+        work.network.train()
         while step < trainer.max_steps and not interrupted:
-            asked = time.monotonic()
-            batch = next(source)
-            waited += time.monotonic() - asked
+            with watch.waiting():
+                batch = next(source)
             loss, norm, interrupted = _training_step(work, step, batch, bool(stop))
             step += 1
+            last = step == trainer.max_steps
 
             validation: dict[str, float] = {}
-            if work.validation is not None and (step % trainer.validate_every == 0 or step == trainer.max_steps) and not interrupted:
-                validation = validate(work, work.validation)
-            if step % trainer.log_every == 0 or validation or step == trainer.max_steps:
-                now = time.monotonic()
-                rate = (step - rows_step) / max(now - rows_at, 1e-9)
-                frames = rate * settings.data.batch_size * (work.clips.context + work.clips.horizon)
-                waiting = waited / max(now - rows_at, 1e-9)
+            if work.validation is not None and (step % trainer.validate_every == 0 or last):
+                with watch.apart():
+                    validation = validate(work, work.validation)
+            if step % trainer.log_every == 0 or validation or last:
                 values = _figures(work, step, float(loss), float(norm)) | validation
+                rate, waiting = watch.lap(step)
+                frames = rate * settings.data.batch_size * (work.clips.context + work.clips.horizon)
                 shown.show(step, values["loss"], rate, frames, waiting)
                 if log is not None:
-                    log.add(
-                        step=step, **values, seconds=round(now - began, 3), frames_per_second=round(frames, 1), waiting=round(waiting, 4)
-                    )
+                    timing = {"seconds": watch.seconds(), "frames_per_second": frames, "waiting": waiting}
+                    log.add(step=step, **values, **{name: round(value, 4) for name, value in timing.items()})
                 for tracker in trackers:
                     tracker.scalars(step, values)
-                waited, rows_at, rows_step = 0.0, time.monotonic(), step
-            if validation:
-                shown.say(f"step {step}: " + ", ".join(f"{name.replace('_', ' ')} {value:.6f}" for name, value in validation.items()))
-                if best is None or validation["validation_mse"] < best:
-                    best = validation["validation_mse"]
+            with watch.apart():
+                if validation:
+                    shown.say(f"step {step}: " + ", ".join(f"{name.replace('_', ' ')} {value:.6f}" for name, value in validation.items()))
+                    if best is None or validation["validation_mse"] < best:
+                        best = validation["validation_mse"]
+                        if first:
+                            work.predictor(_provenance(work, run, step, best)).save(run.folder / "best.safetensors")
+                    if log is not None:
+                        _show_pictures(work, run, log, step, trackers)
+                if step % trainer.checkpoint_every == 0 or last or interrupted:
                     if first:
-                        work.predictor(_provenance(work, run, step, best)).save(run.folder / "best.safetensors")
-                if log is not None:
-                    _show_pictures(work, run, log, step, trackers)
-            if step % trainer.checkpoint_every == 0 or step == trainer.max_steps or interrupted:
-                if first:
-                    _save(work, run, step, best)
-                processes.wait()
+                        _save(work, run, step, best)
+                    processes.wait()
         for tracker in trackers:
             tracker.close()
-        if interrupted and step < trainer.max_steps:
+        if step < trainer.max_steps:
             shown.say(f"interrupted after step {step}, all saved; go on with: stpredict resume {run.folder}")
             return Run(run.folder, INTERRUPTED)
         if first:

@@ -4,10 +4,49 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Stopwatch:
+    """Tells how fast steps go and how much of their time is spent waiting for data; validation and saving do not count."""
+
+    def __init__(self, step: int) -> None:
+        self.began = time.monotonic()
+        self._start_lap(step)
+
+    def _start_lap(self, step: int) -> None:
+        self._lap_step, self._lap_began = step, time.monotonic()
+        self._waited = self._apart = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the body as waiting for data."""
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Do not count the body: it belongs to no step."""
+        started = time.monotonic()
+        yield
+        self._apart += time.monotonic() - started
+
+    def lap(self, step: int) -> tuple[float, float]:
+        """Return steps a second since the last lap and the share of that time spent waiting, and start the next lap."""
+        spent = max(time.monotonic() - self._lap_began - self._apart, 1e-9)
+        figures = (step - self._lap_step) / spent, self._waited / spent
+        self._start_lap(step)
+        return figures
+
+    def seconds(self) -> float:
+        """Return the seconds since the watch was made."""
+        return time.monotonic() - self.began
 
 
 class TrainingProgress:

@@ -1,0 +1,69 @@
+"""One and two processes with the same global batch take the same steps."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+CONFIG: dict[str, Any] = {
+    "data": {
+        "card": "moving_digits",
+        "context": 3,
+        "horizon": 2,
+        "batch_size": 5,  # two processes get 2 and 3 clips
+        "workers": 0,
+        "settings": {"digits": 1, "size": 32, "validation_clips": 7},
+    },
+    "network": {"name": "predrnn", "hidden": [4, 4], "kernel_size": 3, "patch_size": 4},
+    "optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9, "clip_norm": 1.0},
+    "sampling": {"name": "scheduled", "rate": 0.05, "stop": 100},
+    "trainer": {"max_steps": 10, "validate_every": 5, "checkpoint_every": 5, "log_every": 1, "device": "cpu", "threads": 1},
+}
+
+
+def run(folder: Path, processes: int, *more: str) -> None:
+    config = folder.parent / f"{folder.name}.yaml"
+    config.write_text(yaml.safe_dump({**CONFIG, "run": {"folder": str(folder)}}))
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launch, "-m", "stpredict", "train", str(config), *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(folder)
+
+
+def column(folder: Path, name: str) -> list[float]:
+    with (folder / "log.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(one, 1)
+    run(two, 2)
+    for name in ("loss", "gradient_norm", "validation_loss", "validation_mse"):
+        assert column(two, name) == pytest.approx(column(one, name), abs=1e-5), name
+    assert len(column(two, "loss")) == 10
+    first, second = (safetensors.torch.load_file(folder / "last.safetensors") for folder in (one, two))
+    start_norm = sum(float(value.square().sum()) for value in first.values())
+    assert start_norm > 0.1
+    for key in first:
+        torch.testing.assert_close(second[key], first[key], atol=1e-5, rtol=0)
+
+
+def test_a_folder_that_exists_stops_all_processes(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({**CONFIG, "run": {"folder": str(tmp_path / "there")}}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "stpredict", "train", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode != 0 and "never overwritten" in done.stderr
+    assert list((tmp_path / "there").iterdir()) == []
