@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stpredict.errors import UserError
-from stpredict.files import whole_file
+from stpredict.files import write_tensors
 
 
 @dataclass
@@ -43,9 +43,7 @@ class Checkpoint:
         tensors = {f"network.{name}": tensor for name, tensor in self.weights.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.items()}
         header = json.dumps({"step": self.step, "best": self.best, "facts": self.facts})
-        with whole_file(path) as temporary:
-            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            safetensors.torch.save_file(plain, temporary, {"checkpoint": header})
+        write_tensors(path, tensors, {"checkpoint": header})
         for old in checkpoints(folder)[:-keep]:
             old.unlink()
         return path

@@ -183,7 +183,9 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
-def build(target: Callable[..., Any], mapping: Mapping[str, Any] | None, where: str = "", **given: Any) -> Any:
+def build(
+    target: Callable[..., Any], mapping: Mapping[str, Any] | None, where: str = "", read_elsewhere: Sequence[str] = (), **given: Any
+) -> Any:
     """Call ``target``, a dataclass or any callable, with the settings of ``mapping``, checked against its signature.
 
     Args:
@@ -191,6 +193,7 @@ def build(target: Callable[..., Any], mapping: Mapping[str, Any] | None, where: 
         mapping: the settings by name; None, as YAML reads an empty section, is none of them. A target with ``**settings`` takes
             any name, unchecked.
         where: the section that they come from, for sentences such as "There is no key 'trainer.max_step'".
+        read_elsewhere: keys of the same section that others have taken out of ``mapping``; who misspelt one is told of it.
         given: arguments that the program itself passes; they are no settings and may not be named in ``mapping``.
 
     Raises:
@@ -212,7 +215,7 @@ def build(target: Callable[..., Any], mapping: Mapping[str, Any] | None, where: 
     settings = {}
     for key, value in mapping.items():
         if key not in known and (not open_ended or key in given):
-            raise UserError(f"There is no key '{_join(where, key)}'{nearest(key, known)}")
+            raise UserError(f"There is no key '{_join(where, key)}'{nearest(key, [*known, *read_elsewhere])}")
         settings[key] = convert(annotations.get(key, Any), value, _join(where, key)) if key in known else value
     for key, default in known.items():
         if key not in settings and default is inspect.Parameter.empty:

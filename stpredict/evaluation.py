@@ -175,7 +175,7 @@ def evaluate(
         save_forecasts: a ``.h5`` or ``.npz`` file to write the forecasts of the one predictor to.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: processes that read clips ahead.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar where stderr is a terminal.
 
     Raises:
         UserError: predictor and data do not fit, a forecast file is of other clips, a name is unknown, or a number is below 1.
@@ -209,7 +209,9 @@ def evaluate(
     saved = next(iter(contestants))
     writing = nullcontext() if save_forecasts is None else ForecastWriter(save_forecasts, saved, data, count)
     order = ordered(count, batch_size)
-    loader = track(batches(data, order, workers), "Scoring", len(order), console=Console(stderr=True), disable=not progress)
+    console = Console(stderr=True)
+    silent = not (progress and console.is_terminal)
+    loader = track(batches(data, order, workers), "Scoring", len(order), console=console, disable=silent)
     with torch.inference_mode(), writing as writer:
         for batch in loader:
             digests += (new := clip_digests(batch))

@@ -32,7 +32,7 @@ from torch import Tensor
 import stpredict
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
-from stpredict.files import whole_file
+from stpredict.files import refuse_full_disk, whole_file
 from stpredict.frames import Batch, FrameSpec
 
 Format = TypeVar("Format")
@@ -147,6 +147,8 @@ class _Writer(Protocol):
 
 class _Hdf5Writer:
     def __init__(self, path: Path, shape: Sequence[int]) -> None:
+        index = shape[0] * (shape[1] * 128 + 64)  # of the chunks, and what stands beside the forecasts of a clip
+        refuse_full_disk(path, math.prod(shape) * 4 + index + ABOUT_LIMIT // 16)
         self.file = h5py.File(path, "w")
         self.forecast = self.file.create_dataset("forecast", tuple(shape), np.float32, chunks=(1, 1, *shape[2:]))
         self.written = 0
@@ -287,7 +289,7 @@ class ForecastFile:
         try:
             return [self._rows[index] for index in indices]
         except KeyError as missing:
-            raise UserError(f"{self.path} forecasts {len(self)} clips, and clip {missing} is not among them: score fewer (limit)") from None
+            raise UserError(f"{self.path} forecasts {len(self)} clips, and clip {missing} is not among them: ask for those alone") from None
 
     def _damaged(self, error: BaseException) -> UserError:
         return UserError(f"{self.path} is no whole forecast file ({error}): make it again with --save-forecasts")

@@ -83,7 +83,7 @@ def make_loss(settings: Mapping[str, Any]) -> Loss:
     """
     settings = dict(settings)
     target = extensions.find("losses", str(settings.pop("name", "l2")), LOSSES)
-    loss = build(target, settings, where="loss")
+    loss = build(target, settings, where="loss", read_elsewhere=["name", "over"])
     if not callable(loss):
         raise UserError("A loss is an object that can be called with predictions, targets and valid")
     made: Loss = loss

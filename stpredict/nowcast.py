@@ -19,7 +19,8 @@ from stpredict.data.card import Card, read_card
 from stpredict.data.loader import collate
 from stpredict.data.newest import newest_clip
 from stpredict.errors import UserError, import_optional, nearest
-from stpredict.files import whole_file
+from stpredict.files import refuse_full_disk, whole_file
+from stpredict.forecasts import ForecastFile
 from stpredict.frames import FrameSpec
 from stpredict.render import Panel
 from stpredict.showing import show_panels
@@ -38,11 +39,13 @@ def forecast_files(predictor: Any, inputs: Sequence[Path], out: Path, *, horizon
         card: how to read the inputs; None: by the card that the predictor was trained with if that has a reader, else by suffix.
 
     Raises:
-        UserError: the inputs cannot be read or does not fit, or ``out`` has an unknown suffix.
+        UserError: the inputs cannot be read or do not fit, ``predictor`` is a forecast file, or ``out`` has an unknown suffix.
     """
     write = WRITERS.get(out.suffix)
     if write is None:
         raise UserError(f"A forecast is written as {', '.join(WRITERS)}, not '{out.suffix}'{nearest(out.suffix, WRITERS)}")
+    if isinstance(predictor, ForecastFile):
+        raise UserError(f"The forecast file {predictor.path} holds forecasts of its own clips alone: give a predictor or a baseline")
     with _one_root(inputs) as root:
         nowcast = _forecast_newest(predictor, root, horizon, card)
     nowcast.source = ", ".join(str(path) for path in inputs)
@@ -121,6 +124,11 @@ class Nowcast:
             arrays |= {"observed_times": seconds[: len(self.observed)], "forecast_times": seconds[len(self.observed) :]}
         return arrays
 
+    @property
+    def byte_count(self) -> int:
+        """Return how many bytes a file may take, its own headers included."""
+        return sum(array.nbytes for array in self.arrays().values()) + (1 << 16)
+
     def about(self) -> dict[str, Any]:
         """Return what a file says about itself."""
         return {
@@ -156,10 +164,12 @@ def _write_npz(path: Path, nowcast: Nowcast) -> None:
 
 
 def _write_hdf5(path: Path, nowcast: Nowcast) -> None:
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, array in nowcast.arrays().items():
-            file.create_dataset(name, data=array, compression="gzip" if array.ndim > 1 else None)
-        file.attrs["about"] = json.dumps(nowcast.about())
+    with whole_file(path) as temporary:
+        refuse_full_disk(temporary, nowcast.byte_count)
+        with h5py.File(temporary, "w") as file:
+            for name, array in nowcast.arrays().items():
+                file.create_dataset(name, data=array, compression="gzip" if array.ndim > 1 else None)
+            file.attrs["about"] = json.dumps(nowcast.about())
 
 
 def _write_netcdf(path: Path, nowcast: Nowcast) -> None:
@@ -184,6 +194,7 @@ def _write_netcdf(path: Path, nowcast: Nowcast) -> None:
         data["forecast"].attrs["grid_mapping"] = "crs"
     data.attrs = {"Conventions": "CF-1.8", "source": nowcast.source, "history": f"stpredict {stpredict.__version__}"}
     with whole_file(path) as temporary:
+        refuse_full_disk(temporary, nowcast.byte_count)
         data.to_netcdf(temporary, engine="netcdf4", encoding={"forecast": {"zlib": True, "_FillValue": np.float32(np.nan)}})
 
 

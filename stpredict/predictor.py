@@ -22,7 +22,7 @@ from stpredict.arrays import take_film
 from stpredict.baselines import BASELINES
 from stpredict.draws import Draws
 from stpredict.errors import UserError, nearest
-from stpredict.files import whole_file
+from stpredict.files import write_tensors
 from stpredict.forecasts import ForecastFile
 from stpredict.frames import FrameSpec
 from stpredict.networks import NETWORKS, DirectNetwork, Network, make_network
@@ -135,9 +135,7 @@ class Predictor:
             "horizon": self.horizon,
             "provenance": self.provenance,
         }
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.network.state_dict().items()}
-        with whole_file(path) as temporary:
-            safetensors.torch.save_file(weights, temporary, {"stpredict": json.dumps(header)})
+        write_tensors(path, self.network.state_dict(), {"stpredict": json.dumps(header)})
 
 
 class Stream:

@@ -15,8 +15,8 @@ from stpredict.baselines import TrainingMean
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import collate
 from stpredict.errors import UserError
-from stpredict.forecasts import ForecastFile
-from stpredict.frames import FrameSpec
+from stpredict.forecasts import ForecastFile, clip_digests
+from stpredict.frames import Batch, FrameSpec
 from stpredict.predictor import Predictor, load_predictor
 from stpredict.render import Panel, save_film
 
@@ -51,7 +51,7 @@ def render_clip(
     truth = batch.physical(data.packing, "cpu")
     panels = [Panel("observed, then true", truth[0].numpy())]
     for predictor in predictors:
-        future = _forecast(predictor, data, clip, truth[:, : data.context], batch.known)
+        future = _forecast(predictor, data, batch, truth[:, : data.context])
         film = torch.cat([torch.full_like(truth[:, : data.context], torch.nan), future], dim=1)[0]
         panels.append(Panel(predictor.name, film.numpy()))
         if error:
@@ -61,14 +61,15 @@ def render_clip(
     )
 
 
-def _forecast(predictor: Any, data: ClipSet, clip: int, observed: Tensor, known: Tensor | None) -> Tensor:
-    """Return the forecast ``(1, horizon, C, H, W)`` of one clip."""
+def _forecast(predictor: Any, data: ClipSet, batch: Batch, observed: Tensor) -> Tensor:
+    """Return the forecast ``(1, horizon, C, H, W)`` of a batch of one clip, whose ``observed`` frames are physical."""
     if isinstance(predictor, ForecastFile):
-        predictor.check(data, len(data))
-        return predictor.forecast_clips((clip,), data.horizon)
+        predictor.check(data, 0)
+        predictor.check_truth(batch.indices, clip_digests(batch))
+        return predictor.forecast_clips(batch.indices, data.horizon)
     if isinstance(predictor, TrainingMean) and predictor.mean_frame is None and data.training_split is not None:
         predictor = TrainingMean.of(data.training_split())
-    forecast: Tensor = predictor.forecast(observed, data.horizon, known=known)
+    forecast: Tensor = predictor.forecast(observed, data.horizon, known=batch.known)
     return forecast
 
 
@@ -125,7 +126,8 @@ def describe_predictor(source: str | Path, allow: Collection[str] = ()) -> str:
     """
     predictor = load_predictor(source, allow=allow)
     if isinstance(predictor, ForecastFile):
-        return f"forecast file {predictor.name}: {predictor.horizon} frames after {predictor.context}, of {predictor.spec.units}"
+        made = f"{len(predictor)} clips of '{predictor.card}' {predictor.split}, by {predictor.predictor}"
+        return f"forecast file {predictor.name}: {predictor.horizon} frames after {predictor.context}, {made}; units {predictor.spec.units}"
     if not isinstance(predictor, Predictor):
         return f"baseline {predictor.name}: {(type(predictor).__doc__ or '').strip()}"
     spec, weights = predictor.spec, sum(weight.numel() for weight in predictor.network.parameters())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from stpredict.cli.options import Commands, add_card, add_command, whole_number
+from stpredict.cli.options import Commands, add_card, add_command, new_file, whole_number
 
 
 def add_commands(commands: Commands) -> None:
@@ -30,7 +29,7 @@ def add_commands(commands: Commands) -> None:
     add_card(parser, positional=True)
     parser.add_argument("--split", metavar="NAME", default="train", help="which split of the data (default: train)")
     parser.add_argument("--clips", metavar="N", type=whole_number, default=4, help="how many (default: 4)")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="what to write: .mp4, .gif, .webp or .png")
+    parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help="what to write: .mp4, .gif, .webp or .png")
     parser.set_defaults(action=_preview)
 
 

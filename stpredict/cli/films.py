@@ -15,6 +15,7 @@ from stpredict.cli.options import (
     index,
     load_clips,
     load_predictors,
+    new_file,
     rate,
     whole_number,
 )
@@ -32,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="films, arrays or frames, as the card's reader takes them")
     parser.add_argument("--data", dest="card", metavar="CARD", help="how to read INPUT (default: as what the predictor was trained on)")
     parser.add_argument("--horizon", metavar="N", type=whole_number, help="frames to forecast (default: the predictor's own)")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="what to write: .npz, .h5, .nc or .mp4")
+    parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help="what to write: .npz, .h5, .nc or .mp4")
     add_device(parser)
     parser.set_defaults(action=_forecast)
 
@@ -49,7 +50,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--error", action=argparse.BooleanOptionalAction, default=True, help="show the errors too (default: yes)")
     parser.add_argument("--scale", metavar="N", type=whole_number, help="enlarge each pixel N times (default: as fits)")
     parser.add_argument("--frames-per-second", metavar="X", type=rate, default=5.0, help="of the film (default: 5)")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="what to write: .mp4, .gif, .webp or .png")
+    parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help="what to write: .mp4, .gif, .webp or .png")
     add_device(parser)
     parser.set_defaults(action=_render)
 
@@ -71,7 +72,7 @@ def _render(arguments: argparse.Namespace) -> int:
     predictors = load_predictors(arguments)
     render_clip(
         predictors,
-        load_clips(arguments, predictors[0]),
+        load_clips(arguments, predictors),
         arguments.clip,
         arguments.out,
         error=arguments.error,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -60,10 +59,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     _, unknown = parser.parse_known_args(words, parsed)
     command: Parser = parsed.parser
     if unknown:
-        known = re.findall(r"--[\w-]+", command.format_help())
         options = [word.partition("=")[0] for word in unknown if word.startswith("--")]
         if options:
-            raise UserError(f"'{command.prog}' has no option '{options[0]}'{nearest(options[0], set(known))}")
+            raise UserError(f"'{command.prog}' has no option '{options[0]}'{nearest(options[0], command.options)}")
         raise UserError(f"'{command.prog}' has no use for '{unknown[0]}': words that belong together stand together, before the options")
     if overrides and not parsed.takes_overrides:
         raise UserError(f"'{command.prog}' takes no overrides such as '{overrides[0]}'")

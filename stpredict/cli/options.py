@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -22,6 +23,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    @property
+    def options(self) -> list[str]:
+        """Return the options that there are."""
+        return [name for action in self._actions for name in action.option_strings]
 
     def add_group(self) -> Commands:
         """Let a command follow; :func:`add_command` adds those that there are."""
@@ -76,6 +82,16 @@ def rate(text: str) -> float:
     return value
 
 
+def new_file(text: str) -> Path:
+    """Read the path of a file to write, whose folder must be there before hours are spent on what goes into it."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder '{path.parent}' to write '{path.name}' in; make it first")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"'{path}' is a folder; name a file")
+    return path
+
+
 def add_predictors(parser: Parser, several: bool) -> None:
     """Add PREDICTOR, or PREDICTOR..., and what may be needed to load one."""
     words = "a predictor file, a run folder, a forecast file, or the name of a shipped predictor or of a baseline"
@@ -124,15 +140,16 @@ def load_predictors(arguments: argparse.Namespace) -> list[Predictor]:
     return [load_predictor(name, allow=arguments.allow_code, device=device) for name in arguments.predictors]
 
 
-def load_clips(arguments: argparse.Namespace, predictor: Predictor) -> ClipSet:
-    """Load the clips of --data, as long as asked for, else as the predictor is used to, else as the card says.
+def load_clips(arguments: argparse.Namespace, predictors: Sequence[Predictor]) -> ClipSet:
+    """Load the clips of --data, as long as asked for, else as the first trained predictor is used to, else as the card says.
 
-    What a predictor's config changed in the same card (crop, size, settings) is changed here too.
+    What that predictor's config changed in the same card (crop, size, settings) is changed here too.
     """
     from stpredict.data import load_data
 
+    predictor = next((one for one in predictors if getattr(one, "provenance", None)), predictors[0])
     trained = getattr(predictor, "provenance", {}).get("data", {})
     same = trained if trained.get("card") == arguments.card else {}
-    window: dict[str, Any] = {name: same[name] for name in ("every", "crop", "resize", "settings") if same.get(name)}
+    window: dict[str, Any] = {name: same.get(name) for name in ("every", "crop", "resize", "settings")}
     window |= {name: getattr(arguments, name) or getattr(predictor, name, None) for name in ("context", "horizon")}
-    return load_data(arguments.card, arguments.root, arguments.split, **window)
+    return load_data(arguments.card, arguments.root, arguments.split, **{name: value for name, value in window.items() if value})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from stpredict.cli.options import (
     Commands,
@@ -14,6 +13,7 @@ from stpredict.cli.options import (
     add_predictors,
     load_clips,
     load_predictors,
+    new_file,
     whole_number,
 )
 
@@ -34,8 +34,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
     parser.add_argument("--batch-size", metavar="N", type=whole_number, default=16, help="clips at a time (default: 16)")
     parser.add_argument("--limit", metavar="N", type=whole_number, help="only the first N clips")
-    parser.add_argument("--save-forecasts", metavar="FILE", type=Path, help="write the forecasts of the one predictor (.npz or .h5)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="write the scores")
+    parser.add_argument("--save-forecasts", metavar="FILE", type=new_file, help="write the forecasts of the one predictor (.npz or .h5)")
+    parser.add_argument("--out", metavar="FILE.json", type=new_file, help="write the scores")
     add_device(parser)
     parser.set_defaults(action=_evaluate)
 
@@ -48,7 +48,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     predictors = load_predictors(arguments)
     scores = evaluate(
         predictors,
-        load_clips(arguments, predictors[0]),
+        load_clips(arguments, predictors),
         arguments.protocol,
         scores=arguments.scores,
         baselines=arguments.baselines,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import cast
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -92,20 +93,18 @@ def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
     )
 
 
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
 def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> DataLoader[Batch]:
-    """Return an iterable of :class:`~stpredict.frames.Batch`, prepared ahead by ``workers`` processes (0: when asked for)."""
+    """Return an iterable of :class:`~stpredict.frames.Batch`, prepared ahead by ``workers`` processes (0: when asked for).
+
+    Workers are forked, so that a user's script needs no ``if __name__ == "__main__"``.
+    """
+    if workers:
+        cv2.setNumThreads(1)  # a forked child waits for ever for the threads that OpenCV had in its parent
     return DataLoader(
         cast(Dataset[Batch], _Clips(clips)),  # what collate makes of it
         batch_sampler=order,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_one_thread,
+        multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
     )

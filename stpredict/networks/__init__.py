@@ -69,7 +69,7 @@ def make_network(name: str, settings: Mapping[str, Any], *, channels: int, frame
     clash = sorted(set(facts) & set(settings))
     if clash:
         raise UserError(f"'network.{clash[0]}' follows from the data and cannot be set")
-    network = build(target, {**settings, **facts}, where="network")
+    network = build(target, {**settings, **facts}, where="network", read_elsewhere=["name", "weights", "mismatch"])
     if not isinstance(network, RecurrentNetwork | DirectNetwork):
         raise UserError(
             f"'{name}' is no network: it must be a RecurrentNetwork or DirectNetwork of stpredict, not {type(network).__name__}"

@@ -106,7 +106,7 @@ def test_files_that_do_not_fit_together(tmp_path):
 
 
 def test_no_files(tmp_path):
-    with pytest.raises(UserError, match="no folder or file '.*nowhere'"):
+    with pytest.raises(UserError, match=r"no folder or file '.*nowhere'"):
         Arrays(tmp_path / "nowhere", axes="THW")
     with pytest.raises(UserError, match="holds no file called"):
         Arrays(tmp_path, axes="THW")
@@ -136,6 +136,23 @@ def test_damage_in_the_middle_is_found_when_it_is_read(tmp_path, name, compresse
         reader.read(0, range(9))
 
 
+@pytest.mark.parametrize(("name", "compressed"), [("a.npy", False), ("a.npz", False), ("a.npz", True), ("a.h5", True)])
+def test_whatever_bytes_change_only_a_user_error_comes_out(tmp_path, name, compressed):
+    path = save(tmp_path / name, RANDOM.integers(0, 255, (3, 8, 8), dtype=np.uint8), compressed)
+    whole, random, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        changed = bytearray(whole)
+        for place in random.integers(0, len(whole), 4) if random.random() < 0.5 else random.integers(0, 120, 4):
+            changed[place] = random.integers(256)
+        path.write_bytes(changed)
+        try:
+            Arrays(path, axes="THW").read(0, range(3))
+        except UserError as error:
+            refused += 1
+            assert name in str(error)
+    assert refused > 5
+
+
 def test_nothing_is_unpickled(tmp_path):
     np.save(tmp_path / "a.npy", np.array([print, "boom"], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"a\.npy' holds object"):
@@ -158,11 +175,11 @@ def test_a_header_that_promises_more_than_the_file_takes_no_memory(tmp_path):
         Arrays(tmp_path / "a.npy", axes="THW")
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("frames.npy", lie)
-    with pytest.raises(UserError, match="tells of .* bytes, which it cannot hold"):
+    with pytest.raises(UserError, match=r"tells of .* bytes, which it cannot hold"):
         Arrays(tmp_path / "a.npz", axes="THW")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("frames", (1 << 20, 1 << 20, 1 << 10), "u1", chunks=(1, 1 << 10, 1 << 10))
-    with pytest.raises(UserError, match="declares .* bytes but stores 0"):
+    with pytest.raises(UserError, match=r"declares .* bytes but stores 0"):
         Arrays(tmp_path / "a.h5", axes="THW")
 
 

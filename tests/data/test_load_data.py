@@ -53,7 +53,7 @@ def test_impossible_wishes(folder, asked, sentence):
 def test_a_root_is_needed_and_must_hold_something(tmp_path):
     with pytest.raises(UserError, match=r"'video' needs the folder of its files \(--root FOLDER\)\. Take any file"):
         stpredict.load_data("video")
-    with pytest.raises(UserError, match="no folder or file '.*nowhere'"):
+    with pytest.raises(UserError, match=r"no folder or file '.*nowhere'"):
         stpredict.load_data("video", tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no file"):
         stpredict.load_data("video", tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -50,3 +52,11 @@ def test_workers_give_the_batches_of_the_order(workers: int) -> None:
     for batch in got:
         expected = torch.stack([torch.from_numpy(clips[index].frames) for index in batch.indices])
         assert batch.frames.dtype == torch.uint8 and torch.equal(batch.frames, expected)
+
+
+def test_workers_start_after_opencv_has_used_threads() -> None:
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (31, 31), 5)
+    clips = MovingDigits(None, "train", context=2, horizon=1, size=32)
+    (batch,) = batches(clips, [[3, 4]], workers=1)
+    assert batch.indices == (3, 4)

@@ -1,4 +1,5 @@
 import datetime
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_no_frame_is_in_two_splits_even_for_clips_of_another_length(lengths, sha
                     assert owner.setdefault((number, position), split) == split
     for number, _ in enumerate(films):
         runs = [run for split in splits.names for n, run in splits.pieces(films, split, gaps[0]) if n == number and len(run)]
-        assert all(later.start - earlier.stop >= gaps[0] for earlier, later in zip(runs, runs[1:], strict=False))
+        assert all(later.start - earlier.stop >= gaps[0] for earlier, later in pairwise(runs))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,19 @@ def test_a_film_that_a_player_turns_is_turned(films, tmp_path):
     np.testing.assert_array_equal(turned.read(0, range(6)), np.rot90(plain, angle // 90, axes=(2, 3)))
 
 
+def test_a_title_in_an_old_encoding_does_no_harm(films, tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Muenster"
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for frame in films.wandering_square(5, 32, 32):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"Muenster", b"M\xfcnster "))
+    assert Video(path).films[0].length == 5
+
+
 def test_a_folder_of_films(films, tmp_path):
     for number, name in enumerate(["b.mp4", "a10.mp4", "a2.avi", "deep/c.mkv"]):
         codec = "mpeg4" if name.endswith("avi") else "libx264"
@@ -129,7 +142,7 @@ def test_a_film_cut_between_two_frames_is_truncated(films, tmp_path):
         packet = [packet for packet in container.demux(video=0) if packet.size][25]
         cut = packet.pos
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(UserError, match=r"a\.avi' is (truncated: it should have 40 frames, but 25 are there|damaged)"):
+    with pytest.raises(UserError, match=r"a\.avi' is (truncated: of 40 frames 25 are there|damaged)"):
         Video(path)
 
 

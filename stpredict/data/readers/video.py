@@ -70,9 +70,9 @@ class Video(Reader):
         self.films = [Film(name_below(root, path), index.count) for path, index in zip(self._paths, self._indices, strict=True)]
         self.channels, self.height, self.width = 3 if colour else 1, self._indices[0].height, self._indices[0].width
         self.packing = Packing(scale=1 / 255)
-        rates = {round(index.rate, 3) if index.rate else None for index in self._indices}
-        rate = rates.pop()
-        self.facts = {"time_step": 1 / rate} if rate and not rates else {}
+        rate = self._indices[0].rate
+        one_rate = all(index.rate is not None and abs(index.rate - (rate or 0)) < 1e-3 for index in self._indices)
+        self.facts = {"time_step": 1 / rate} if rate and one_rate else {}
 
     def read(self, film: int, positions: range) -> NDArray[np.uint8]:
         """Return packed frames ``(T, C, H, W)``."""
@@ -131,9 +131,7 @@ def _decode_once(path: Path, modified: int, size: int) -> _Index:
                     key_frames.add(len(stamps))
                 stamps.append(frame.pts)
         if packets < stream.frames:
-            raise UserError(
-                f"'{path}' is truncated: it should have {stream.frames} frames, but {packets} are there; get it again or leave it out"
-            )
+            raise UserError(f"'{path}' is truncated: of {stream.frames} frames {packets} are there; get it again or leave it out")
         if len(sizes) != 1:
             raise UserError(f"'{path}' holds frames of differing size: {sorted(sizes)}" if sizes else f"'{path}' holds no frame")
         rate = float(stream.average_rate) if stream.average_rate else None

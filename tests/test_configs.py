@@ -1,0 +1,119 @@
+"""Every shipped config: its keys exist, and all that a run works with can be made from it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import struct
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from stpredict.configuration import read_config
+from stpredict.data import load_data
+from stpredict.errors import UserError
+from stpredict.files import shipped_names
+from stpredict.processes import Processes
+from stpredict.training import load_settings
+from stpredict.training.schedules import learning_rate
+from stpredict.training.work import Work, make_work
+
+ROOT = Path(__file__).resolve().parents[1]
+RADAR = ROOT / ".." / "shared" / "data" / "knmi_rap_2010-08-26"
+NAMES = shipped_names("configs")
+
+
+def generator(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"generator_{name}", ROOT / "datasets" / "generators" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
+    """Stand-ins, as large as what a user has, but empty of rain and of digits."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "mnist").mkdir()
+    for name, count in {"train": 60000, "t10k": 10000}.items():
+        with (folder / "mnist" / f"{name}-images-idx3-ubyte").open("wb") as file:
+            file.write(struct.pack(">4I", 0x803, count, 28, 28))
+            file.truncate(16 + count * 28 * 28)
+    (folder / "radar").mkdir()
+    knmi, films = generator("knmi"), generator("films")
+    for number in range(92):
+        end = datetime.datetime(2010, 8, 26) + datetime.timedelta(minutes=5 * number)
+        knmi.write_file(folder / "radar", np.zeros((765, 700), np.uint16), end)
+    films.write_video(folder / "film.mp4", films.wandering_square(200, 48, 64, colour=True))
+    return {"moving_digits": None, "moving_mnist": folder / "mnist", "knmi": folder / "radar", "video": folder / "film.mp4"}
+
+
+def work_of(name: str, roots: dict[str, Path | None], *overrides: str) -> Work:
+    settings = load_settings(name)
+    assert settings.data.root is None, "a config that is shipped knows no folder"
+    root = roots[settings.data.card]
+    where = [] if root is None else [f"--data.root={root}"]
+    return make_work(load_settings(name, ["--trainer.device=cpu", *where, *overrides]), Processes())
+
+
+def leaves(config: dict[str, object], path: str = "") -> list[str]:
+    return [
+        leaf
+        for key, value in config.items()
+        for leaf in (leaves(value, f"{path}{key}.") if isinstance(value, dict) else [f"{path}{key}"])
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_that_a_run_works_with_can_be_made(name: str, roots: dict[str, Path | None]) -> None:
+    before = torch.get_num_threads()
+    work = work_of(name, roots)
+    assert torch.get_num_threads() == before, "a config that is shipped leaves the number of threads to the machine"
+    settings, spec = work.settings, work.clips.spec
+    assert work.validation is not None and len(work.validation) > 0
+    assert len(work.clips) >= settings.data.batch_size
+    clip = work.clips[0]
+    assert clip.frames.shape == (work.clips.context + work.clips.horizon, *spec.shape)
+    assert spec.height % work.network.patch_size == spec.width % work.network.patch_size == 0
+    assert settings.trainer.max_steps >= settings.trainer.validate_every >= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_key_would_pass_unread(name: str, roots: dict[str, Path | None]) -> None:
+    """A config that loads proves that its keys exist only if a key that does not exist is refused, in each of its sections."""
+    for key in leaves(read_config(name)):
+        with pytest.raises(UserError, match=f"{key.rpartition('.')[2]}_"):
+            work_of(name, roots, f"--{key}_=1")
+
+
+@pytest.mark.parametrize(("name", "weights", "steps"), [("predrnn", 23_838_720, 80_000), ("convlstm", 11_675_648, 125_000)])
+def test_the_published_recipes(name: str, weights: int, steps: int, roots: dict[str, Path | None]) -> None:
+    """Weights as counted in OpenSTL's files, for ConvLSTM without those that its code never uses; steps are 200 x 10,000 / 16 there."""
+    work = work_of(f"moving_mnist/{name}", roots)
+    settings = work.settings
+    assert sum(weight.numel() for weight in work.network.parameters()) == weights
+    assert (settings.trainer.max_steps, settings.data.batch_size) == (steps, 16)
+    assert (work.clips.context, work.clips.horizon, work.clips.spec.shape) == (10, 10, (1, 64, 64))
+    assert work.schedule.probabilities(1) == (1.0, pytest.approx(0.99998))
+    assert work.schedule.probabilities(25_000) == (1.0, pytest.approx(0.5))
+    assert work.schedule.probabilities(50_000) == (1.0, 0.0)
+    assert isinstance(work.optimizer, torch.optim.Adam)
+    rates = [learning_rate(settings.optimizer, step, steps) for step in (0, int(0.3 * steps) - 1, steps - 1)]
+    published = {"predrnn": [3e-4, 3e-4, 3e-4], "convlstm": [5e-4 / 25, 5e-4, 5e-4 / 25e4]}
+    assert rates == pytest.approx(published[name])
+
+
+@pytest.mark.skipif(not RADAR.is_dir(), reason="KNMI's files are not here")
+def test_the_crop_of_the_dutch_radar_holds_no_missing_pixel() -> None:
+    data = load_settings("knmi/predrnn").data
+    for split in ("train", "test"):
+        clips = load_data(data.card, RADAR, split, crop=data.crop)
+        assert clips.packing.missing == (65535.0,)
+        frames = clips[len(clips) - 1].frames
+        assert frames.shape[-2:] == (256, 256) and not (frames == 65535).any()
+    beyond = load_data(data.card, RADAR, "test", crop=(200, 141, 256, 256))
+    assert (beyond[0].frames == 65535).any(), "the test can fail"
