@@ -275,8 +275,9 @@ def _convert_union(annotation: Any, members: tuple[Any, ...], value: Any, where:
     if value is None and type(None) in members:
         return None
     members = tuple(member for member in members if member is not type(None))
-    if len(members) == 1:
-        return convert(members[0], value, where)
+    sections = [member for member in members if dataclasses.is_dataclass(member)]
+    if len(members) == 1 or (len(sections) == 1 and isinstance(value, Mapping)):
+        return convert([*sections, *members][0], value, where)
     # An exact type comes first, so that 3 stays an int where both an int and a text would do.
     for member in sorted(members, key=lambda member: member is not type(value)):
         try:

@@ -148,7 +148,7 @@ class _Writer(Protocol):
 class _Hdf5Writer:
     def __init__(self, path: Path, shape: Sequence[int]) -> None:
         index = shape[0] * (shape[1] * 128 + 64)  # of the chunks, and what stands beside the forecasts of a clip
-        refuse_full_disk(path, math.prod(shape) * 4 + index + ABOUT_LIMIT // 16)
+        refuse_full_disk(path, math.prod(shape) * 4 + index + (1 << 16))
         self.file = h5py.File(path, "w")
         self.forecast = self.file.create_dataset("forecast", tuple(shape), np.float32, chunks=(1, 1, *shape[2:]))
         self.written = 0

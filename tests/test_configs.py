@@ -62,9 +62,7 @@ def work_of(name: str, roots: dict[str, Path | None], *overrides: str) -> Work:
 
 def leaves(config: dict[str, object], path: str = "") -> list[str]:
     return [
-        leaf
-        for key, value in config.items()
-        for leaf in (leaves(value, f"{path}{key}.") if isinstance(value, dict) else [f"{path}{key}"])
+        leaf for key, value in config.items() for leaf in (leaves(value, f"{path}{key}.") if isinstance(value, dict) else [f"{path}{key}"])
     ]
 
 

@@ -16,26 +16,21 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any
 
 from stpredict import extensions
+from stpredict.configuration import build, read_yaml
 from stpredict.data.clips import ClipSet, Reader
 from stpredict.data.readers import READERS
 from stpredict.data.spatial import Spatial
 from stpredict.data.splits import Splits
-from stpredict.errors import UserError, nearest
+from stpredict.errors import UserError
 from stpredict.files import find_yaml
 from stpredict.frames import Transform
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ class Card:
             raise UserError("a card names either a 'reader' or 'clips'")
         if self.reader is not None and not isinstance(self.splits, Splits):
             raise UserError("a card with a reader needs 'splits', such as {by: time, fractions: {train: 0.8, validation: 0.1, test: 0.1}}")
-        if self.clips is not None and not isinstance(self.splits, list):
+        if self.clips is not None and not isinstance(self.splits, list | tuple):
             raise UserError("a card with 'clips' lists the names of their splits, such as splits: [train, validation, test]")
         if self.reader is not None and not self.needs_files:
             raise UserError("a card with a reader needs files: leave 'needs_files' out")
@@ -175,11 +170,7 @@ def read_card(card: str | Path | Card) -> Card:
         return card
     path = find_yaml("datasets", card)
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The card '{path}' is no YAML: {' '.join(str(error).split())}") from None
-    try:
-        made = _make(Card, plain, "")
+        made: Card = build(Card, read_yaml(path))
     except UserError as error:
         raise UserError(f"The card '{path}': {error}") from None
     return made if made.name else dataclasses.replace(made, name=path.stem)
@@ -192,9 +183,7 @@ def open_reader(card: Card, root: str | Path | None) -> Reader:
         UserError: no root is given, a setting is unknown, or the files cannot be read.
     """
     assert card.reader is not None
-    make = _named_code(card, card.reader, READERS)
-    _check_settings(card, make, given=1, keywords=())
-    reader = make(_need_root(card, root), **card.settings)
+    reader = _make(card, card.reader, READERS, root=_need_root(card, root))
     if not isinstance(reader, Reader):
         raise UserError(f"The card '{card.name}': '{card.reader}' is no stpredict.data.clips.Reader")
     return reader
@@ -210,85 +199,24 @@ def make_clips(card: Card, root: str | Path | None, split: str, seed: int) -> Cl
     from stpredict.data.generated import CLIPS
 
     assert card.clips is not None
-    make = _named_code(card, card.clips, CLIPS)
-    _check_settings(card, make, given=2, keywords=("context", "horizon", "seed"))
     place = _need_root(card, root) if card.needs_files else None
-    clips = make(place, split, context=card.window.context, horizon=card.window.horizon, seed=seed, **card.settings)
+    window = {"context": card.window.context, "horizon": card.window.horizon}
+    clips = _make(card, card.clips, CLIPS, root=place, split=split, **window, seed=seed)
     if not isinstance(clips, ClipSet):
         raise UserError(f"The card '{card.name}': '{card.clips}' makes no stpredict.data.clips.ClipSet")
     clips.card = card.name
     return clips
 
 
-def _named_code(card: Card, name: str, ours: Mapping[str, str]) -> Callable[..., Any]:
-    found = extensions.find("readers", name, ours)
-    if not callable(found):
+def _make(card: Card, name: str, ours: Mapping[str, str], **given: Any) -> Any:
+    """Call the code that a card names with the card's settings, checked against its signature."""
+    target = extensions.find("readers", name, ours)
+    if not callable(target):
         raise UserError(f"The card '{card.name}': '{name}' is no class")
-    return cast(Callable[..., Any], found)
+    return build(target, card.settings, f"{card.name}.settings", **given)
 
 
 def _need_root(card: Card, root: str | Path | None) -> Path:
     if root is None:
         raise UserError(f"The data set '{card.name}' needs the folder of its files (--root FOLDER). {card.how_to_get}".strip())
     return Path(root)
-
-
-def _check_settings(card: Card, target: Callable[..., object], given: int, keywords: Sequence[str]) -> None:
-    parameters = list(inspect.signature(target).parameters.values())[given:]
-    names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in keywords]
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    for name in card.settings:
-        if name in keywords or (name not in names and not takes_any):
-            hint = nearest(name, names) or "; it takes none"
-            raise UserError(f"The card '{card.name}': '{card.reader or card.clips}' has no setting '{name}'{hint}")
-    for parameter in parameters:
-        if parameter.name in names and parameter.default is parameter.empty and parameter.name not in card.settings:
-            raise UserError(f"The card '{card.name}': '{card.reader or card.clips}' needs the setting '{parameter.name}'")
-
-
-def _make(kind: type[T], plain: Any, where: str) -> T:
-    """Make a dataclass from plain data, every key and type checked against its fields."""
-    if not isinstance(plain, Mapping):
-        raise UserError(f"{where.rstrip('.') or 'it'} should be keys with values, not {plain!r}")
-    hints = get_type_hints(kind)
-    for key in plain:
-        if key not in hints:
-            raise UserError(f"there is no key '{where}{key}'{nearest(str(key), hints)}")
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every kind here is a dataclass
-    for one in fields:
-        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING and one.name not in plain:
-            raise UserError(f"the key '{where}{one.name}' is missing")
-    return kind(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in plain.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and types.NoneType in parts:
-            return None
-        is_list = isinstance(value, list)
-        return _convert(next((part for part in parts if (get_origin(part) in (Sequence, tuple)) == is_list), parts[0]), value, where)
-    if dataclasses.is_dataclass(hint):
-        return _make(cast(type, hint), value, f"{where}.")
-    if origin is tuple:
-        if not isinstance(value, list) or len(value) != len(parts):
-            raise UserError(f"'{where}' should be a list of {len(parts)} numbers, not {value!r}")
-        return tuple(_convert(part, item, where) for part, item in zip(parts, value, strict=True))
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise UserError(f"'{where}' should be keys with values, not {value!r}")
-        return {key: _convert(parts[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin is Sequence:
-        if not isinstance(value, list):
-            raise UserError(f"'{where}' should be a list, not {value!r}")
-        return [_convert(parts[0], item, where) for item in value]
-    if hint is Any or origin is Literal:  # the dataclass knows which values there are
-        return value
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is hint:
-        return value
-    raise UserError(f"'{where}' should be {_WORDS[hint]}, not {value!r}")
-
-
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

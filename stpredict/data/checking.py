@@ -162,7 +162,7 @@ def _read_film(card: Card, reader: Reader, film: int) -> list[str]:
 
 def _check_made(card: Card, root: str | Path | None) -> DataReport:
     clips, problems = {}, []
-    for split in card.splits if isinstance(card.splits, list) else ():
+    for split in card.splits if isinstance(card.splits, list | tuple) else ():
         try:
             made = make_clips(card, root, split, seed=0)
             for index in range(1 if made.endless else len(made)):

@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -287,7 +287,19 @@ class ClassicMovingMNIST(ClipSet):
         return Clip(frames, name=f"classic {index}")
 
 
-def moving_mnist(root: Path | None, split: str, *, context: int, horizon: int, seed: int = 0, **motion: Any) -> ClipSet:
+def moving_mnist(
+    root: Path | None,
+    split: str,
+    *,
+    context: int,
+    horizon: int,
+    seed: int = 0,
+    digits: int = 2,
+    size: int = 64,
+    speed: float = 0.1,
+    validation_clips: int = 1000,
+    test_clips: int = 10000,
+) -> ClipSet:
     """Return the clips of one split of Moving MNIST; ``test`` stands for ``generated``.
 
     Raises:
@@ -301,4 +313,15 @@ def moving_mnist(root: Path | None, split: str, *, context: int, horizon: int, s
         raise UserError("moving_mnist needs the folder that holds (or will hold) the MNIST files: give it by --root FOLDER or data.root")
     if split == "classic":
         return ClassicMovingMNIST(Path(root), context=context, horizon=horizon)
-    return MovingMNIST(Path(root), split, context=context, horizon=horizon, seed=seed, **motion)
+    return MovingMNIST(
+        Path(root),
+        split,
+        context=context,
+        horizon=horizon,
+        seed=seed,
+        digits=digits,
+        size=size,
+        speed=speed,
+        validation_clips=validation_clips,
+        test_clips=test_clips,
+    )

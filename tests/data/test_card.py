@@ -58,17 +58,17 @@ def test_a_card_of_all_keys(write):
         (READER_CARD + "window: {contxt: 1}", r"no key 'window\.contxt'; did you mean 'context'"),
         (READER_CARD + "window: {context: 0}", "context must be at least 1, not 0"),
         (READER_CARD + "window: {horizon: -1}", "horizon must be at least 1, not -1"),
-        (READER_CARD + "window: {context: 1.5}", r"'window\.context' should be a whole number, not 1\.5"),
-        (READER_CARD + "window: {context: true}", "should be a whole number, not True"),
-        (READER_CARD + "window: 3", "window should be keys with values"),
+        (READER_CARD + "window: {context: 1.5}", r"window\.context wants a whole number, not 1\.5"),
+        (READER_CARD + "window: {context: true}", "wants a whole number, not true"),
+        (READER_CARD + "window: 3", "window wants a section with the keys context"),
         (READER_CARD + "time: {tolerance: 3}", r"'time\.step' is missing"),
         (READER_CARD + "time: {step: 0}", "step > 0"),
-        (READER_CARD + "time: {step: soon}", "should be a number, not 'soon'"),
-        (READER_CARD + "spatial: {crop: [1, 2]}", "should be a list of 4 numbers"),
+        (READER_CARD + "time: {step: soon}", "wants a number, not 'soon'"),
+        (READER_CARD + "spatial: {crop: [1, 2]}", "wants a list of 4 whole numbers"),
         (READER_CARD + "spatial: {resize: [0, 2]}", "at least 1 pixel"),
         (READER_CARD + "frames: {fill: .nan}", "finite fill"),
-        (READER_CARD + "frames: {nan_is_missing: 1}", "should be true or false, not 1"),
-        (READER_CARD + "frames: {transform: {name: cubic}}", "no transform 'cubic'"),
+        (READER_CARD + "frames: {nan_is_missing: 1}", "wants true or false, not 1"),
+        (READER_CARD + "frames: {transform: {name: cubic}}", "cannot be 'cubic'"),
         (READER_CARD + "frames: {transform: {low: 2, high: 1}}", "low < high"),
         (READER_CARD + "clips: moving_digits", "either a 'reader' or 'clips'"),
         (READER_CARD + "needs_files: false", "needs files"),
@@ -78,7 +78,7 @@ def test_a_card_of_all_keys(write):
         ("clips: moving_digits\nsplits: [train]\ntime: {step: 1}", "not time"),
         ("clips: moving_digits\nsplits: [train]\nwindow: {every: 2}", "not every"),
         ("clips: moving_digits\nsplits: {by: time, fractions: {train: 1}}", "lists the names"),
-        ("- a\n- b", "should be keys with values"),
+        ("- a\n- b", "wants keys with values"),
         ("a: [", "is no YAML"),
     ],
 )
@@ -94,9 +94,9 @@ def test_an_unknown_card_names_the_nearest():
 
 
 def test_settings_are_checked_against_the_reader(tmp_path):
-    with pytest.raises(UserError, match="'arrays' has no setting 'axis'; did you mean 'axes'"):
+    with pytest.raises(UserError, match=r"no key 'array\.settings\.axis'; did you mean 'axes'"):
         stpredict.load_data("array", tmp_path, settings={"axis": "THW"})
-    with pytest.raises(UserError, match="'arrays' needs the setting 'axes'"):
+    with pytest.raises(UserError, match="'array.settings.axes' is missing"):
         stpredict.load_data(replace(read_card("array"), settings={}), tmp_path)
     with pytest.raises(UserError, match="There is no reader 'vidoe'; did you mean 'video'"):
         stpredict.load_data(replace(read_card("video"), reader="vidoe"), tmp_path)
@@ -152,7 +152,7 @@ def test_clips_of_ones_own(my_data, tmp_path):
     data = stpredict.load_data(card, split="train", context=2, horizon=1, seed=40, settings={"value": 2})
     assert (data.card, data.split, data.root, len(data)) == ("mine", "train", None, 5)
     np.testing.assert_array_equal(data[3].frames, np.full((3, 1, 2, 3), 45))
-    with pytest.raises(UserError, match="no setting 'horizon'"):
+    with pytest.raises(UserError, match=r"no key 'mine\.settings\.horizon'"):
         stpredict.load_data(card, settings={"horizon": 3})
     with pytest.raises(UserError, match="not every"):
         stpredict.load_data(card, every=2)

@@ -147,7 +147,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, left_alone: Path, 
     process = start(folder, tmp_path / "c.yaml")
     wait_for(lambda: (folder / "log.csv").is_file() and (folder / "log.csv").read_text().count("\n") > 2, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert f"stpredict resume {folder}" in err and "Traceback" not in err
     assert int(checkpoints(folder / "checkpoints")[-1].stem.removeprefix("step-")) < 8
@@ -236,6 +236,14 @@ def test_a_checkpoint_brings_back_the_same_state(tmp_path: Path) -> None:
     checkpoint = Checkpoint(3, {"w": torch.ones(2)}, {"0.step": torch.tensor(3.0)}, 0.5, {"threads": 1})
     again = Checkpoint.load(checkpoint.save(tmp_path, keep=1))
     assert (again.step, again.best, again.facts) == (3, 0.5, {"threads": 1}) and torch.equal(again.weights["w"], torch.ones(2))
+
+
+def test_a_loss_over_the_future_alone(tmp_path: Path, left_alone: Path) -> None:
+    train(make_settings(tiny(tmp_path / "r", loss={"over": "future"}, trainer={"max_steps": 1, "validate_every": 1})), progress=False)
+    _, (row,) = state(tmp_path / "r")
+    _, rows = state(left_alone)
+    assert float(row["loss"]) != float(rows[0]["loss"])
+    assert row["validation_loss"] == row["validation_mse"]  # the training loss is the squared error of the future
 
 
 def test_a_config_by_name_and_by_path(tmp_path: Path) -> None:

@@ -1,0 +1,199 @@
+"""What the README shows is run, in its order, in one folder: with tiny stand-ins for data, and a few steps for many."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import re
+import shlex
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+from stpredict.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+
+SHORT = "--trainer.max_steps 2 --trainer.validation_clips 2 --data.batch_size 2 --data.workers 0"
+TINY = f"{SHORT} --network.hidden [4,4]"
+FEW_CLIPS = "--data.settings.validation_clips 2 --data.settings.test_clips 12"
+
+RUN = {
+    "stpredict train demo": f"{TINY} {FEW_CLIPS} --data.workers 1",
+    "stpredict evaluate runs/demo-1 --data moving_digits --out scores.json": "",
+    "stpredict render runs/demo-1 --data moving_digits --clip 3 --out film.mp4": "",
+    "stpredict train moving_mnist/predrnn_small --data.root ~/mnist": f"{TINY} {FEW_CLIPS}",
+    "stpredict evaluate runs/predrnn_small-1 --data moving_mnist --root ~/mnist --split generated --out predrnn.json": "",
+    "stpredict render runs/predrnn_small-1 --data moving_mnist --root ~/mnist --split generated --clip 3 --out predrnn.mp4": "",
+    "stpredict data show knmi": "",
+    "stpredict data check knmi --root ~/radar": "",
+    "stpredict train knmi/predrnn --data.root ~/radar": f"{TINY} --data.crop [0,0,32,28] --data.resize [16,14]",
+    "stpredict evaluate runs/predrnn-1 --data knmi --root ~/radar --out rain.json": "",
+    "stpredict render runs/predrnn-1 --data knmi --root ~/radar --out rain.mp4": "",
+    "stpredict forecast runs/predrnn-1 ~/radar --out next-half-hour.nc": "",
+    "stpredict train video --data.root holiday.mp4": f"{TINY} --data.resize [16,16]",
+    "stpredict render runs/video-1 --data video --root holiday.mp4 --out predicted.mp4": "",
+    "stpredict forecast runs/video-1 holiday.mp4 --horizon 20 --out next.mp4": "",
+    "stpredict train mine.yaml": f"{SHORT} {FEW_CLIPS} --data.settings.size 32",
+    "stpredict evaluate runs/mine-1 runs/demo-1 --data moving_digits": "",
+    "stpredict train moving_mnist/convlstm_small --data.root ~/mnist": f"{TINY} {FEW_CLIPS}",
+    "stpredict evaluate runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --out both.json": "",
+    "stpredict render runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --clip 7 --out both.gif": "",
+    "stpredict evaluate runs/convlstm_small-1 --data moving_mnist --root ~/mnist --limit 100 --save-forecasts convlstm.h5": "--limit 8",
+    "stpredict render convlstm.h5 persistence --data moving_mnist --root ~/mnist --clip 7 --no-error --out strip.png": "",
+    "stpredict resume runs/demo-1": "--trainer.max_steps 3",
+    "stpredict info runs/demo-1": "",
+    "torchrun --standalone --nproc-per-node 2 -m stpredict train demo": TINY,
+    "stpredict train longer.yaml --data.root ~/mnist --seed 1": f"{SHORT} --network.hidden [4,4,4] {FEW_CLIPS}",
+    "stpredict data check raw.yaml --root raw": "",
+    "stpredict train mine.yaml --data.card raw.yaml --data.root raw --data.context 5 --data.horizon 5 --loss.name more:Charbonnier": SHORT,
+    "stpredict evaluate runs/mine-2 --data raw.yaml --root raw --score mse more:Bias": "",
+    "stpredict data list": "",
+    "stpredict data preview moving_digits --clips 4 --out preview.gif": "",
+}
+"""Each command with what is added to it here. A later word wins over an earlier one, so these make it small."""
+
+NOT_RUN = {
+    "make demo": "it makes an environment and trains for minutes: run whole before a change is taken",
+    "pip install .": "tests/test_packaging.py installs from a wheel and editable",
+    "stpredict train moving_mnist/predrnn --data.root ~/mnist --precision bf16": "it takes a GPU a day; tests/test_configs.py",
+    "python tools/benchmark.py step --out step.json": "tests/test_benchmark.py",
+}
+"""Each command that is not run here, with the reason."""
+
+REPLACED = {"--trainer.max_steps=200": "--trainer.max_steps=2", "limit=100": "limit=4"}
+"""What is made smaller in Python."""
+
+LEFT = [
+    "scores.json", "film.mp4", "predrnn.json", "predrnn.mp4", "rain.json", "rain.mp4", "next-half-hour.nc", "predicted.mp4", "next.mp4",
+    "both.json", "both.gif", "convlstm.h5", "strip.png", "film.gif", "preview.gif", "runs/demo-1", "runs/demo-2", "runs/short",
+    "runs/predrnn_small-1", "runs/convlstm_small-1", "runs/predrnn-1", "runs/video-1", "runs/mine-1", "runs/mine-2", "runs/longer-1",
+]  # fmt: skip
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def blocks() -> list[Block]:
+    text = README.read_text(encoding="utf-8")
+    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(fence[1], fence[2], text[: fence.start()].count("\n") + 2) for fence in fences]
+
+
+def commands(block: Block) -> list[str]:
+    joined = block.text.replace("\\\n", " ")
+    return [" ".join(line.split()) for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    assert README.read_text(encoding="utf-8").count("```") == 2 * len(blocks())
+    assert {block.language for block in blocks()} == {"sh", "python", "yaml"}
+    unnamed = [block.line for block in blocks() if block.language == "yaml" and not file_name(block)]
+    assert unnamed == [], "a YAML block says in its first line which file it is"
+
+
+def test_every_command_is_known_here() -> None:
+    shown = [command for block in blocks() if block.language == "sh" for command in commands(block)]
+    assert not set(RUN) & set(NOT_RUN)
+    assert sorted(shown) == sorted([*RUN, *NOT_RUN])
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    make_stand_ins(tmp_path)
+    waiting = dict(REPLACED)
+    names: dict[str, Any] = {"__name__": "readme"}
+    try:
+        for block in blocks():
+            if block.language == "sh":
+                for command in commands(block):
+                    if command in RUN:
+                        run(f"{command} {RUN[command]}")
+            elif file := file_name(block):
+                (tmp_path / file).write_text(block.text)
+            else:
+                text = block.text
+                for old in [old for old in waiting if old in text]:
+                    text = text.replace(old, waiting.pop(old))
+                exec(compile("\n" * (block.line - 1) + text, str(README), "exec"), names)
+    finally:
+        for module in ("mine", "more"):
+            sys.modules.pop(module, None)
+    assert waiting == {}, "the README no longer holds what is to be replaced"
+    assert [name for name in LEFT if not (tmp_path / name).exists()] == []
+    check_what_is_left(tmp_path, names)
+
+
+def file_name(block: Block) -> str | None:
+    """Return the file that a block is, by its first line ``# mine.py``, or None."""
+    match = re.match(r"# (\w+\.(?:py|yaml))\b", block.text)
+    return match[1] if match else None
+
+
+def run(command: str) -> None:
+    words = [os.path.expanduser(word) for word in shlex.split(command)]
+    if words[0] == "stpredict":
+        assert main(words[1:]) == 0, command
+        return
+    assert words[0] == "torchrun", command
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", *words[1:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_what_is_left(folder: Path, names: dict[str, Any]) -> None:
+    scores = json.loads((folder / "both.json").read_text())["scores"]
+    trained, baselines = ["predrnn_small-1", "convlstm_small-1"], ["persistence", "context-mean", "training-mean"]
+    assert list(scores) == trained + baselines
+    assert all(math.isfinite(by_score["mse"]["mean"]) for by_score in scores.values())
+    assert len(scores["persistence"]["mse"]["per_lead"]) == 10
+    assert (folder / "runs/demo-1/done").read_text() == "3\n", "resumed to a third step"
+    assert "mine:Change" in (folder / "runs/mine-1/config.yaml").read_text()
+    assert "more:Charbonnier" in (folder / "runs/mine-2/config.yaml").read_text()
+    np.testing.assert_allclose(names["same"], names["future"], atol=1e-5)
+    assert names["loss"].item() > 0 and all(weight.grad is not None for weight in names["network"].parameters())
+
+
+def make_stand_ins(folder: Path) -> None:
+    """Make what the README supposes that a reader has: ~/mnist, ~/radar, holiday.mp4 and a folder of raw films."""
+    knmi, films = generator("knmi"), generator("films")
+    (folder / "mnist").mkdir()
+    digits = np.zeros((10, 28, 28), np.uint8)
+    for number, digit in enumerate(digits):
+        cv2.putText(digit, str(number), (4, 24), cv2.FONT_HERSHEY_SIMPLEX, 1, 255, 2)
+    for name, count in {"train": 60000, "t10k": 10000}.items():
+        images = np.tile(digits, (count // 10, 1, 1))
+        (folder / "mnist" / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes())
+    knmi.write_sample(folder / "radar", frames=92, height=32, width=28)
+    films.write_video(folder / "holiday.mp4", films.wandering_square(200, 32, 48, colour=True))
+    (folder / "raw").mkdir()
+    for seed in range(5):
+        films.wandering_square(30, 32, 32, seed=seed).tofile(folder / "raw" / f"{seed}.raw")
+
+
+def generator(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"generator_{name}", ROOT / "datasets" / "generators" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
