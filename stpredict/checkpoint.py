@@ -13,10 +13,11 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stpredict.errors import UserError
 from stpredict.files import write_tensors
+from stpredict.predictor import differences
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Checkpoint:
         optimizer: the optimiser's tensors by ``<parameter number>.<name>``.
         best: the best validation score so far, or None.
         facts: what must be the same for an exact continuation: versions, threads, processes, settings; plain data.
+        path: the file that it was read from.
     """
 
     step: int
@@ -36,6 +38,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     best: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
     def save(self, folder: Path, keep: int) -> Path:
         """Write ``step-<number>.safetensors`` and remove all but the newest ``keep`` checkpoints of the folder."""
@@ -62,7 +65,24 @@ class Checkpoint:
             step, best, facts = int(header["step"]), header["best"], dict(header["facts"])
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is no whole checkpoint ({error}); remove it to go on from the one before") from None
-        return cls(step, _under("network.", tensors), _under("optimizer.", tensors), best, facts)
+        return cls(step, _under("network.", tensors), _under("optimizer.", tensors), best, facts, path)
+
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put the state back into a network and its optimiser.
+
+        Raises:
+            UserError: it is the state of another network.
+        """
+        given, wanted = (
+            {name: tuple(tensor.shape) for name, tensor in weights.items()} for weights in (self.weights, network.state_dict())
+        )
+        differing = differences(given, wanted)
+        if differing:
+            raise UserError(
+                f"{self.path} is a checkpoint of another network: {'; '.join(differing)}; remove it to go on from the one before"
+            )
+        network.load_state_dict(self.weights)
+        restore_optimizer(optimizer, self.optimizer)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -37,10 +37,11 @@ class Packing:
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Return float32 physical values, NaN where missing."""
-        physical = packed.to(torch.float32) * self.scale + self.offset
+        numbers = packed if packed.is_floating_point() else packed.to(torch.float32)  # GPUs compare no unsigned 16-bit integers
+        physical = numbers.to(torch.float32) * self.scale + self.offset
         for code in self.missing:
             if not math.isnan(code):
-                physical = torch.where(packed == code, math.nan, physical)
+                physical = torch.where(numbers == code, math.nan, physical)
         return physical
 
 

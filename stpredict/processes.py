@@ -6,6 +6,7 @@ fixed layout, one flat buffer, so that their order does not depend on when which
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,9 @@ def join(device: torch.device) -> Iterator[Processes]:
         return
     mine = not torch.distributed.is_initialized()
     if mine:
+        # Its functions take the group that there is when they are defined as a default. torch.optim imports it when an optimiser is
+        # made; the group and its threads would then outlive their end, and now and then a process would abort as it exits.
+        importlib.import_module("torch.distributed.nn")
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ["LOCAL_RANK"]))

@@ -109,13 +109,17 @@ def show_panels(
 
 
 def caption(lead: int, time_step: float | None, time: np.datetime64 | None) -> str:
-    """Say which frame this is: observed, or its lead; with minutes where frames have a clock, and its time where it has one."""
+    """Say which frame this is: observed, or its lead; with the lead time where frames have a clock, and its time where it has one."""
     words = ["observed" if lead < 1 else f"lead {lead}"]
     if time_step is not None and lead >= 1:
-        words.append(f"+{lead * time_step / 60:g} min")
+        words.append(f"+{_span(lead * time_step)}")
     if time is not None:
         words.append(str(time.astype("datetime64[m]")).replace("T", " ") + " UTC")
     return "  ".join(words)
+
+
+def _span(seconds: float) -> str:
+    return f"{round(seconds, 3):g} s" if seconds < 60 else f"{round(seconds / 60, 3):g} min"
 
 
 def describe_predictor(source: str | Path, allow: Collection[str] = ()) -> str:
@@ -132,7 +136,7 @@ def describe_predictor(source: str | Path, allow: Collection[str] = ()) -> str:
         return f"baseline {predictor.name}: {(type(predictor).__doc__ or '').strip()}"
     spec, weights = predictor.spec, sum(weight.numel() for weight in predictor.network.parameters())
     settings = ", ".join(f"{key} {value}" for key, value in predictor.network_settings.items())
-    clock = "" if spec.time_step is None else f", every {spec.time_step / 60:g} min"
+    clock = "" if spec.time_step is None else f", every {_span(spec.time_step)}"
     lines = [
         f"predictor   {predictor.name}",
         f"network     {predictor.network_name} ({settings})",

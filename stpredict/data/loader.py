@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import cast
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stpredict import draws
 from stpredict.data.clips import ClipSet
+from stpredict.errors import UserError
 from stpredict.frames import Batch, Clip
 
 
@@ -69,12 +69,17 @@ def ordered(count: int, batch_size: int, rank: int = 0, processes: int = 1) -> l
     return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
-class _Clips(Dataset[tuple[int, Clip]]):
+class _Batches(Dataset[Batch | UserError]):
+    """Batches by their clip numbers. What is wrong with a file is handed over: torch would add a worker's traceback to the sentence."""
+
     def __init__(self, clips: ClipSet) -> None:
         self.clips = clips
 
-    def __getitem__(self, index: int) -> tuple[int, Clip]:
-        return index, self.clips[index]
+    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
+        try:
+            return collate([(index, self.clips[index]) for index in indices])
+        except UserError as error:
+            return UserError(str(error))
 
 
 def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
@@ -93,18 +98,25 @@ def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
     )
 
 
-def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> DataLoader[Batch]:
-    """Return an iterable of :class:`~stpredict.frames.Batch`, prepared ahead by ``workers`` processes (0: when asked for).
+def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> Iterator[Batch]:
+    """Yield batches, prepared ahead by ``workers`` processes (0: when asked for).
 
     Workers are forked, so that a user's script needs no ``if __name__ == "__main__"``.
+
+    Raises:
+        UserError: a file is damaged, or its numbers are not what its card says.
     """
     if workers:
         cv2.setNumThreads(1)  # a forked child waits for ever for the threads that OpenCV had in its parent
-    return DataLoader(
-        cast(Dataset[Batch], _Clips(clips)),  # what collate makes of it
-        batch_sampler=order,
+    loader = DataLoader(
+        _Batches(clips),
+        batch_size=None,  # an item is a batch already
+        sampler=order,
         num_workers=workers,
-        collate_fn=collate,
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
     )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

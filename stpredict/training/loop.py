@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stpredict.checkpoint import Checkpoint, checkpoints, optimizer_tensors, restore_optimizer
+from stpredict.checkpoint import Checkpoint, checkpoints, optimizer_tensors
 from stpredict.configuration import read_config
 from stpredict.data.loader import TrainingOrder, batches, share
 from stpredict.devices import autocast
@@ -93,13 +93,13 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool) ->
     first = processes.first
     step, best = 0, None
     if checkpoint is not None:
-        work.network.load_state_dict(checkpoint.weights)
-        restore_optimizer(work.optimizer, checkpoint.optimizer)
+        checkpoint.restore(work.network, work.optimizer)
         step, best = checkpoint.step, checkpoint.best
 
     with ExitStack() as stack:
         if first:
             stack.enter_context(run.lock())
+            run.begin(settings)
         log = Log(run.folder / "log.csv", step) if first else None
         trackers = start_trackers(settings.run.track, run.folder, settings.to_dict()) if first else []
         shown = stack.enter_context(TrainingProgress(step, trainer.max_steps, shown=progress and first))

@@ -94,6 +94,11 @@ class Run:
             raise UserError(f"{path} is no run folder: it holds no config.yaml")
         return cls(path), make_settings(read_config(path / "config.yaml", []))
 
+    def begin(self, settings: Settings) -> None:
+        """Note what the run is to do from now on, so that a plain ``resume`` does the same; it has not ended yet."""
+        write_text(self.folder / "config.yaml", dump_config(settings.to_dict()))
+        (self.folder / "done").unlink(missing_ok=True)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the kernel lets go of it when the process ends, however it ends.

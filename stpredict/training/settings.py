@@ -110,6 +110,8 @@ class TrainerSettings:
         for name in ("max_steps", "checkpoint_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"trainer.threads must be at least 1, not {self.threads}")
         if self.validate_every < 0 or (self.validation_clips is not None and self.validation_clips < 1):
             raise UserError("trainer.validate_every must not be negative and trainer.validation_clips be at least 1")
 
