@@ -96,7 +96,7 @@ def test_an_unknown_card_names_the_nearest():
 def test_settings_are_checked_against_the_reader(tmp_path):
     with pytest.raises(UserError, match=r"no key 'array\.settings\.axis'; did you mean 'axes'"):
         stpredict.load_data("array", tmp_path, settings={"axis": "THW"})
-    with pytest.raises(UserError, match="'array.settings.axes' is missing"):
+    with pytest.raises(UserError, match=r"'array\.settings\.axes' is missing"):
         stpredict.load_data(replace(read_card("array"), settings={}), tmp_path)
     with pytest.raises(UserError, match="There is no reader 'vidoe'; did you mean 'video'"):
         stpredict.load_data(replace(read_card("video"), reader="vidoe"), tmp_path)
