@@ -55,6 +55,8 @@ def test_shipped_files_are_found_by_name_and_a_misspelt_name_is_told_the_nearest
     (tmp_path / "configs" / "moving_mnist").mkdir(parents=True)
     (tmp_path / "configs" / "moving_mnist" / "predrnn.yaml").write_text("seed: 0\n")
     monkeypatch.setattr(files, "shipped_folder", lambda kind: tmp_path / kind)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     expected = tmp_path / "configs" / "moving_mnist" / "predrnn.yaml"
     for name in ("moving_mnist/predrnn", "moving_mnist/predrnn.yaml", "configs/moving_mnist/predrnn.yaml"):
         assert files.find_yaml("configs", name) == expected
