@@ -218,5 +218,6 @@ def _make(card: Card, name: str, ours: Mapping[str, str], **given: Any) -> Any:
 
 def _need_root(card: Card, root: str | Path | None) -> Path:
     if root is None:
-        raise UserError(f"The data set '{card.name}' needs the folder of its files (--root FOLDER). {card.how_to_get}".strip())
+        how = "--root FOLDER; in training --data.root FOLDER"
+        raise UserError(f"The data set '{card.name}' needs the folder of its files ({how}). {card.how_to_get}".strip())
     return Path(root)

@@ -158,5 +158,5 @@ def test_clips_of_ones_own(my_data, tmp_path):
         stpredict.load_data(card, every=2)
     with pytest.raises(UserError, match="not spatial"):
         stpredict.load_data(card, resize=[4, 4])
-    with pytest.raises(UserError, match=r"'mine' needs the folder of its files \(--root FOLDER\)\. Ask Anna\."):
+    with pytest.raises(UserError, match=r"'mine' needs the folder of its files \(--root .*\)\. Ask Anna\."):
         stpredict.load_data(replace(card, needs_files=True, how_to_get="Ask Anna."))
