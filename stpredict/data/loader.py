@@ -6,7 +6,7 @@ state to be saved, and is the same for any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 
 import cv2
@@ -98,7 +98,7 @@ def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
     )
 
 
-def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> Iterator[Batch]:
+def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> Generator[Batch]:
     """Yield batches, prepared ahead by ``workers`` processes (0: when asked for).
 
     Workers are forked, so that a user's script needs no ``if __name__ == "__main__"``.

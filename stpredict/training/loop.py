@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool) ->
 
         steps = range(step, trainer.max_steps)
         order = TrainingOrder(work.clips, settings.seed, steps, settings.data.batch_size, processes.rank, processes.count)
-        source = iter(batches(work.clips, order, settings.data.workers))
+        source = stack.enter_context(closing(batches(work.clips, order, settings.data.workers)))
         watch, interrupted = Stopwatch(step), False
         work.network.train()
         while step < trainer.max_steps and not interrupted:

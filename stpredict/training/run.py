@@ -103,13 +103,15 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the kernel lets go of it when the process ends, however it ends.
 
+        The lock is POSIX's (``lockf``), which forked workers do not inherit: one that outlives a killed run does not hold it.
+
         Raises:
             UserError: another process holds it.
         """
         with (self.folder / ".lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 raise UserError(f"Another process is working on the run {self.folder}: wait for it, or stop it first") from None
             yield
 

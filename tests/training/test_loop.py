@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -194,6 +195,22 @@ def test_two_programs_on_one_run(left_alone: Path) -> None:
     with Run(left_alone).lock():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "Another process is working on the run" in done.stderr
+
+
+def test_workers_end_with_the_run_and_do_not_hold_its_lock(tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    run = train(make_settings(tiny(tmp_path / "r", data={"workers": 1}, trainer={"max_steps": 1, "validate_every": 0})), progress=False)
+    assert set(multiprocessing.active_children()) == before
+    ready, go = multiprocessing.Pipe()
+    with run.lock():
+        child = multiprocessing.get_context("fork").Process(target=go.recv)
+        child.start()
+    try:
+        code = f"from stpredict.training import Run; import pathlib\nwith Run(pathlib.Path({str(run.folder)!r})).lock(): pass"
+        assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+    finally:
+        ready.send("end")
+        child.join()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
