@@ -22,6 +22,7 @@ from stpredict.errors import UserError, import_optional, nearest
 from stpredict.files import refuse_full_disk, whole_file
 from stpredict.forecasts import ForecastFile
 from stpredict.frames import FrameSpec
+from stpredict.predictor import Predictor
 from stpredict.render import Panel
 from stpredict.showing import show_panels
 
@@ -143,12 +144,11 @@ class Nowcast:
 def _choose_card(predictor: Any, source: Path, card: str | None) -> Card:
     if card is not None:
         return read_card(card)
-    trained = getattr(predictor, "provenance", {}).get("data", {})
-    if trained.get("card"):
-        known = read_card(trained["card"])
+    trained = predictor.provenance.get("data", {}).get("card") if isinstance(predictor, Predictor) else None
+    if trained is not None:
+        known = read_card(trained)
         if known.reader is not None:
-            window = {key: trained.get(key) for key in ("every", "crop", "resize", "settings")}
-            return override(known, **window)
+            return override(known, **predictor.data_changes(trained))
     if source.is_dir():
         return read_card("frames_folder")
     chosen = override(read_card(_CARDS_BY_SUFFIX.get(source.suffix.lower(), "video")))

@@ -67,6 +67,12 @@ class Predictor:
         """Return the device of the weights."""
         return next((weight.device for weight in self.network.parameters()), torch.device("cpu"))
 
+    def data_changes(self, card: str) -> dict[str, Any]:
+        """Return what training changed in its card, as :func:`stpredict.load_data` takes it; nothing if ``card`` is another."""
+        data = self.provenance.get("data", {})
+        changed = ("every", "crop", "resize", "settings") if data.get("card") == card else ()
+        return {name: data[name] for name in changed if data.get(name)}
+
     def to(self, device: torch.device | str) -> Predictor:
         """Move the weights and return the predictor."""
         self.network.to(device)

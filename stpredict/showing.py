@@ -109,8 +109,11 @@ def show_panels(
 
 
 def caption(lead: int, time_step: float | None, time: np.datetime64 | None) -> str:
-    """Say which frame this is: observed, or its lead; with the lead time where frames have a clock, and its time where it has one."""
-    words = ["observed" if lead < 1 else f"lead {lead}"]
+    """Say which frame this is: its lead, with the lead time where frames have a clock, and its time where it has one.
+
+    An observed frame has no lead, and the film says by itself that it is observed.
+    """
+    words = [f"lead {lead}"] if lead >= 1 else []
     if time_step is not None and lead >= 1:
         words.append(f"+{_span(lead * time_step)}")
     if time is not None:

@@ -57,7 +57,7 @@ def test_panels_are_truth_forecast_and_error(clips: ClipSet, shown: dict[str, An
     assert np.isnan(predicted.frames[:3]).all() and np.isnan(error.frames[:3]).all()
     np.testing.assert_allclose(predicted.frames[3:], np.stack([frames[2]] * 2), rtol=1e-6)
     np.testing.assert_allclose(error.frames[3:], frames[2:3] - frames[3:], atol=1e-6)
-    assert shown["captions"] == ["observed", "observed", "observed", "lead 1", "lead 2"]
+    assert shown["captions"] == ["", "", "", "lead 1", "lead 2"]
     assert (shown["context"], shown["value_range"], shown["units"], shown["row_origin"]) == (3, (0.0, 1.0), "1", "north")
     assert (shown["scale"], shown["frames_per_second"], shown["path"]) == (3, 7.0, "film.mp4")
 
@@ -108,14 +108,14 @@ def test_a_preview_shows_the_first_clips_as_they_are(clips: ClipSet, shown: dict
 @pytest.mark.parametrize(
     ("lead", "time_step", "time", "words"),
     [
-        (0, None, None, "observed"),
-        (-3, 300.0, None, "observed"),
+        (0, None, None, ""),
+        (-3, 300.0, None, ""),
         (1, None, None, "lead 1"),
         (3, 300.0, None, "lead 3  +15 min"),
         (1, 0.04, None, "lead 1  +0.04 s"),
         (12, 0.25, None, "lead 12  +3 s"),
         (2, 45.0, None, "lead 2  +1.5 min"),
-        (0, 300.0, np.datetime64("2010-08-26T00:05:00", "s"), "observed  2010-08-26 00:05 UTC"),
+        (0, 300.0, np.datetime64("2010-08-26T00:05:00", "s"), "2010-08-26 00:05 UTC"),
         (2, 300.0, np.datetime64("2010-08-26T23:55:00", "s"), "lead 2  +10 min  2010-08-26 23:55 UTC"),
     ],
 )
@@ -131,7 +131,7 @@ def test_rain_is_shown_as_its_spec_says(shown: dict[str, Any]) -> None:
     show_panels([Panel("rain", np.zeros((3, 1, 4, 4), np.float32))], spec, "rain.mp4", context=1, times=times)
     assert (shown["units"], shown["value_range"], shown["row_origin"]) == ("mm/h", (0.0, 50.0), "south")
     assert shown["captions"] == [
-        "observed  2010-08-26 00:05 UTC",
+        "2010-08-26 00:05 UTC",
         "lead 1  +5 min  2010-08-26 00:10 UTC",
         "lead 2  +10 min  2010-08-26 00:15 UTC",
     ]

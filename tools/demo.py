@@ -20,11 +20,8 @@ def main() -> int:
         return run.exit_code
 
     predictor = load_predictor(run.folder)
-    train_clips, clips = (
-        load_data(settings.data.card, settings.data.root, split, context=predictor.context, horizon=predictor.horizon)
-        for split in ("train", "test")
-    )
-    scores = evaluate([predictor], clips, training_clips=train_clips, progress=True)
+    clips = load_data(settings.data.card, settings.data.root, "test", **settings.data.window())
+    scores = evaluate([predictor], clips, progress=True)
     scores.write(run.folder / "scores.json")
     render_clip([predictor], clips, 0, run.folder / "film.mp4")
 

@@ -146,10 +146,9 @@ def load_clips(arguments: argparse.Namespace, predictors: Sequence[Predictor]) -
     What that predictor's config changed in the same card (crop, size, settings) is changed here too.
     """
     from stpredict.data import load_data
+    from stpredict.predictor import Predictor
 
-    predictor = next((one for one in predictors if getattr(one, "provenance", None)), predictors[0])
-    trained = getattr(predictor, "provenance", {}).get("data", {})
-    same = trained if trained.get("card") == arguments.card else {}
-    window: dict[str, Any] = {name: same.get(name) for name in ("every", "crop", "resize", "settings")}
+    predictor = next((one for one in predictors if isinstance(one, Predictor)), predictors[0])
+    window = predictor.data_changes(arguments.card) if isinstance(predictor, Predictor) else {}
     window |= {name: getattr(arguments, name) or getattr(predictor, name, None) for name in ("context", "horizon")}
-    return load_data(arguments.card, arguments.root, arguments.split, **{name: value for name, value in window.items() if value})
+    return load_data(arguments.card, arguments.root, arguments.split, **window)

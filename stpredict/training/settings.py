@@ -43,6 +43,10 @@ class DataSettings:
     resize: tuple[int, int] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def window(self) -> dict[str, Any]:
+        """Return what :func:`stpredict.load_data` takes besides card, root, split and seed."""
+        return {name: getattr(self, name) for name in ("context", "horizon", "stride", "every", "crop", "resize", "settings")}
+
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
             raise UserError(f"data.batch_size must be at least 1 and data.workers at least 0, not {self.batch_size} and {self.workers}")

@@ -104,19 +104,7 @@ def make_work(settings: Settings, processes: Processes) -> Work:
 
 def _load(settings: Settings, split: str) -> ClipSet:
     data = settings.data
-    clips = load_data(
-        data.card,
-        root=data.root,
-        split=split,
-        context=data.context,
-        horizon=data.horizon,
-        stride=data.stride,
-        every=data.every,
-        crop=data.crop,
-        resize=data.resize,
-        settings=data.settings,
-        seed=settings.seed,
-    )
+    clips = load_data(data.card, root=data.root, split=split, seed=settings.seed, **data.window())
     if split == "train" and data.batch_size > len(clips) and not clips.endless:
         raise UserError(f"The training split of '{data.card}' has {len(clips)} clips, fewer than data.batch_size {data.batch_size}")
     return clips

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import stpredict
 from stpredict.cli.main import main
@@ -159,46 +158,3 @@ def test_a_bug_shows_its_traceback(calls: Calls) -> None:
     calls.stand_in("stpredict.showing", describe_predictor=ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         main(["info", "runs/demo-1"])
-
-
-def test_clips_are_as_long_as_asked_for_else_as_the_predictor_is_used_to(calls: Calls) -> None:
-    calls.stand_in("stpredict.predictor", load_predictor=types.SimpleNamespace(context=4, horizon=6))
-    calls.stand_in("stpredict.data", load_data="clips")
-    calls.stand_in("stpredict.showing", render_clip=None)
-    words = ["render", "a", "--data", "knmi", "--root", "r", "--out", "f.mp4", "--horizon", "12", "--no-error"]
-    assert main([*words, "--allow-code", "m:C", "--device", "cpu"]) == 0
-    assert calls.noted["load_predictor"] == (("a",), {"allow": ["m:C"], "device": torch.device("cpu")})
-    assert calls.noted["load_data"] == (("knmi", Path("r"), "test"), {"context": 4, "horizon": 12})
-    arguments, named = calls.noted["render_clip"]
-    assert arguments[1:] == ("clips", 0, Path("f.mp4"))
-    assert named == {"error": False, "scale": None, "frames_per_second": 5.0}
-
-
-def test_a_baseline_leaves_the_length_of_clips_to_the_card(calls: Calls) -> None:
-    calls.stand_in("stpredict.predictor", load_predictor=types.SimpleNamespace(context=None))
-    calls.stand_in("stpredict.data", load_data="clips")
-    calls.stand_in("stpredict.showing", render_clip=None)
-    assert main(["render", "persistence", "--data", "knmi", "--out", "f.mp4"]) == 0
-    assert calls.noted["load_data"] == (("knmi", None, "test"), {})
-
-
-def test_scores_are_shown_and_written(calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written: list[Path] = []
-    scores = types.SimpleNamespace(table=lambda: "the table", write=written.append)
-    calls.stand_in("stpredict.predictor", load_predictor=object())
-    calls.stand_in("stpredict.data", load_data="clips")
-    calls.stand_in("stpredict.evaluation", evaluate=scores)
-    out = tmp_path / "scores.json"
-    words = ["evaluate", "a", "b", "--data", "knmi", "--score", "mse", "ssim", "--no-baselines", "--limit", "2", "--out", str(out)]
-    assert main(words) == 0
-    arguments, named = calls.noted["evaluate"]
-    assert len(arguments[0]) == 2 and arguments[1:] == ("clips", None)
-    assert (named["scores"], named["baselines"], named["limit"], named["batch_size"]) == (["mse", "ssim"], False, 2, 16)
-    assert written == [out] and "the table" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("fine", "code"), [(True, 0), (False, 2)])
-def test_a_bad_file_fails_the_check(fine: bool, code: int, calls: Calls) -> None:
-    calls.stand_in("stpredict.data.checking", check_data=types.SimpleNamespace(ok=fine))
-    assert main(["data", "check", "knmi", "--root", "r"]) == code
-    assert calls.noted["check_data"] == (("knmi", Path("r")), {})
