@@ -77,7 +77,7 @@ def test_data(measure: Measure, tmp_path: Path) -> None:
 
 def test_loader(measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = tmp_path / "small.yaml"
-    small.write_text("base: demo\nnetwork: {hidden: [4]}\ndata: {batch_size: 2}\n")
+    small.write_text("base: demo\nnetwork: {hidden: [4]}\ndata: {batch_size: 2, workers: 1}\n")
     monkeypatch.chdir(tmp_path)
     (row,) = measure("loader", "--config", str(small), "moving_mnist/predrnn", "--steps", "6")
     assert (row["name"], row["batch_size"], row["workers"]) == (str(small), 2, 1)
