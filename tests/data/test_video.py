@@ -23,6 +23,12 @@ def film(films, tmp_path_factory):
     return films.write_video(tmp_path_factory.mktemp("film") / "film.mp4", noisy, options={"g": "12", "bf": "3"})
 
 
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch):
+    """Readers decode what they are asked for; the test of what they remember says so."""
+    monkeypatch.setattr(video, "REMEMBERED_BYTES", 0)
+
+
 CODECS = [
     ("a.mp4", "libx264", {"g": "12", "bf": "3"}),
     ("a.mp4", "libx264", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}),
@@ -108,6 +114,22 @@ def test_a_folder_of_films(films, tmp_path):
     films.write_video(tmp_path / "z.mp4", films.wandering_square(5, 32, 32), rate=10)
     assert Video(tmp_path).facts == {}
     assert len(Video(tmp_path, leave_out=["deep/*", "z.mp4"]).films) == 3
+
+
+def test_small_films_are_remembered_and_large_ones_are_not(film, monkeypatch):
+    expected = decode_all(film)
+    monkeypatch.setattr(video, "REMEMBERED_BYTES", expected.size)
+    reader = Video(film)
+    last = range(len(expected) - 3, len(expected))
+    assert np.array_equal(reader.read(0, last)[:, 0], expected[last.start :])
+    opened = video._opened
+    monkeypatch.setattr(video, "_opened", None)  # nothing is opened any more
+    key_frame = max(position for position in reader._indices[0].key_frames if position <= last.start)
+    assert np.array_equal(reader.read(0, range(key_frame, len(expected), 2))[:, 0], expected[key_frame::2])
+    monkeypatch.setattr(video, "_opened", opened)
+    monkeypatch.setattr(video, "REMEMBERED_BYTES", expected.size - 1)
+    forgetful = Video(film)
+    assert np.array_equal(forgetful.read(0, last)[:, 0], expected[last.start :]) and not forgetful._pictures
 
 
 def test_clips_of_a_film(film):

@@ -1,7 +1,8 @@
 """Video files, a film each, decoded as they are read: whatever PyAV (FFmpeg) decodes.
 
 A film is decoded once when it is found, to learn its frames' time stamps; later reads seek to a key frame at or before
-the first wanted frame and decode on from there. No more than the frames asked for is held.
+the first wanted frame and decode on from there. Key frames may lie hundreds of frames apart, so films that are small when decoded
+are remembered; of the others no more than the frames asked for is held.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _SUFFIXES = ["mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "ts", "m2ts", "mts", "wmv", "flv", "ogv", "3gp", "y4m", "gif"]
+
+REMEMBERED_BYTES = 256 * 2**20
+"""How much a reader remembers of decoded films, in each process."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +75,28 @@ class Video(Reader):
         self.films = [Film(name_below(root, path), index.count) for path, index in zip(self._paths, self._indices, strict=True)]
         self.channels, self.height, self.width = 3 if colour else 1, self._indices[0].height, self._indices[0].width
         self.packing = Packing(scale=1 / 255)
+        sizes = [index.count * self.channels * self.height * self.width for index in self._indices]
+        self._is_remembered = [total <= REMEMBERED_BYTES for total in accumulate(sizes)]
+        self._pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}
         rate = self._indices[0].rate
         one_rate = all(index.rate is not None and abs(index.rate - (rate or 0)) < 1e-3 for index in self._indices)
         self.facts = {"time_step": 1 / rate} if rate and one_rate else {}
 
     def read(self, film: int, positions: range) -> NDArray[np.uint8]:
         """Return packed frames ``(T, C, H, W)``."""
-        path, index = self._paths[film], self._indices[film]
+        if all((film, position) in self._pictures for position in positions):
+            return np.stack([self._pictures[film, position] for position in positions])
+        path, index, remember = self._paths[film], self._indices[film], self._is_remembered[film]
         frames = np.empty((len(positions), self.channels, self.height, self.width), dtype=np.uint8)
         wanted = set(positions)
         for decode in (_decode_from_key_frame, _decode_from_start):
             found = 0
             for position, frame in decode(path, index, positions.start):
+                if remember:
+                    self._pictures[film, position] = self._picture(frame)
                 if position in wanted:
-                    frames[(position - positions.start) // positions.step] = self._picture(frame)
+                    picture = self._pictures[film, position] if remember else self._picture(frame)
+                    frames[(position - positions.start) // positions.step] = picture
                     found += 1
                 if position >= positions[-1]:
                     break
