@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -69,80 +69,21 @@ def _bounce(place: float, velocity: float) -> tuple[float, float]:
     return place, velocity
 
 
-class MovingGlyphs(ClipSet):
-    """Clips of glyphs that move over a black square; a subclass says which glyphs."""
-
-    def __init__(
-        self,
-        split: str,
-        stream: str,
-        count: int,
-        glyph_size: int,
-        *,
-        endless: bool,
-        context: int,
-        horizon: int,
-        seed: int,
-        digits: int,
-        size: int,
-        speed: float,
-    ) -> None:
-        if digits < 1:
-            raise UserError(f"A clip needs at least one digit, not {digits}")
-        if size <= glyph_size:
-            raise UserError(f"Digits of {glyph_size} pixels need a larger canvas than {size}: set 'size' above {glyph_size}")
-        if not 0.0 < speed < 1.0:
-            raise UserError(f"'speed' is the share of the free width travelled a frame, above 0 and below 1, not {speed}")
-        self.split, self.endless, self.context, self.horizon = split, endless, context, horizon
-        self.seed, self.stream, self.count, self.glyph_size = seed, stream, count, glyph_size
-        self.digits, self.size, self.speed = digits, size, speed
-        self.spec = FrameSpec(channels=1, height=size, width=size)
-        self.packing = Packing(scale=1.0 / 255.0)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Clip:
-        if not 0 <= index < self.count and not self.endless:
-            raise IndexError(index)
-        length = self.context + self.horizon
-        words = draws.words(self.seed, f"{self.stream} motion", 0, index, self.digits * _WORDS_PER_DIGIT)
-        frames = np.zeros((length, 1, self.size, self.size), dtype=np.uint8)
-        for digit, glyph in enumerate(self.glyphs(index)):
-            for frame, (row, column) in zip(frames, self._path(words, digit, length).tolist(), strict=True):
-                place = frame[0, row : row + self.glyph_size, column : column + self.glyph_size]
-                np.maximum(place, glyph, out=place)
-        return Clip(frames, name=f"{self.split} {index}")
-
-    def _path(self, words: NDArray[np.uint64], digit: int, length: int) -> NDArray[np.int64]:
-        free = self.size - self.glyph_size
-        return positions(words[digit * _WORDS_PER_DIGIT : (digit + 1) * _WORDS_PER_DIGIT], length, free, free, self.speed)
-
-    def motion_checksum(self, clips: int) -> str:
-        """Return the SHA-256 of the integer positions (little-endian int32) of the first clips: it pins the split's motion."""
-        checksum = hashlib.sha256()
-        for index in range(clips):
-            words = draws.words(self.seed, f"{self.stream} motion", 0, index, self.digits * _WORDS_PER_DIGIT)
-            for digit in range(self.digits):
-                checksum.update(self._path(words, digit, self.context + self.horizon).astype("<i4").tobytes())
-        return checksum.hexdigest()
-
-    @abstractmethod
-    def glyphs(self, index: int) -> list[NDArray[np.uint8]]:
-        """Return the glyphs ``(glyph_size, glyph_size)`` of clip ``index``, 0 black to 255 white."""
-
-
 _FIXED_SEED = 0
 """Validation and test clips do not follow the run's seed: every run is scored on the same ones."""
 
+_GLYPH = 28
+"""Height and width of a glyph in pixels."""
 
-class MovingDigits(MovingGlyphs):
-    """Digits drawn at run time by OpenCV in a random face, slant, thickness and scale: no file is needed.
 
-    Splits: ``train`` (endless), ``validation``, ``test``; they differ in their random stream.
+class MovingGlyphs(ClipSet):
+    """Clips of glyphs that move over a black square; a subclass says which glyphs, and what its card and test split are called.
+
+    Splits: ``train`` (endless), ``validation`` and the test split; they differ in their random stream.
     """
 
-    FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX)
+    CARD: ClassVar[str]
+    TEST: ClassVar[str]
 
     def __init__(
         self,
@@ -158,23 +99,60 @@ class MovingDigits(MovingGlyphs):
         validation_clips: int = 1000,
         test_clips: int = 10000,
     ) -> None:
-        counts = {"train": 10000, "validation": validation_clips, "test": test_clips}
+        counts = {"train": 10000, "validation": validation_clips, self.TEST: test_clips}
         if split not in counts:
-            raise UserError(f"moving_digits has no split '{split}'{nearest(split, counts)}")
-        endless = split == "train"
-        super().__init__(
-            split,
-            f"moving_digits {split}",
-            counts[split],
-            glyph_size=28,
-            endless=endless,
-            context=context,
-            horizon=horizon,
-            seed=seed if endless else _FIXED_SEED,
-            digits=digits,
-            size=size,
-            speed=speed,
-        )
+            raise UserError(f"{self.CARD} has no split '{split}'{nearest(split, counts)}")
+        if digits < 1:
+            raise UserError(f"A clip needs at least one digit, not {digits}")
+        if size <= _GLYPH:
+            raise UserError(f"Digits of {_GLYPH} pixels need a larger canvas than {size}: set 'size' above {_GLYPH}")
+        if not 0.0 < speed < 1.0:
+            raise UserError(f"'speed' is the share of the free width travelled a frame, above 0 and below 1, not {speed}")
+        self.root, self.split, self.context, self.horizon = root, split, context, horizon
+        self.stream, self.count, self.endless = f"{self.CARD} {split}", counts[split], split == "train"
+        self.seed = seed if self.endless else _FIXED_SEED
+        self.digits, self.size, self.speed = digits, size, speed
+        self.spec = FrameSpec(channels=1, height=size, width=size)
+        self.packing = Packing(scale=1.0 / 255.0)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Clip:
+        if not 0 <= index < self.count and not self.endless:
+            raise IndexError(index)
+        length = self.context + self.horizon
+        words = draws.words(self.seed, f"{self.stream} motion", 0, index, self.digits * _WORDS_PER_DIGIT)
+        frames = np.zeros((length, 1, self.size, self.size), dtype=np.uint8)
+        for digit, glyph in enumerate(self.glyphs(index)):
+            for frame, (row, column) in zip(frames, self._path(words, digit, length).tolist(), strict=True):
+                place = frame[0, row : row + _GLYPH, column : column + _GLYPH]
+                np.maximum(place, glyph, out=place)
+        return Clip(frames, name=f"{self.split} {index}")
+
+    def _path(self, words: NDArray[np.uint64], digit: int, length: int) -> NDArray[np.int64]:
+        free = self.size - _GLYPH
+        return positions(words[digit * _WORDS_PER_DIGIT : (digit + 1) * _WORDS_PER_DIGIT], length, free, free, self.speed)
+
+    def motion_checksum(self, clips: int) -> str:
+        """Return the SHA-256 of the integer positions (little-endian int32) of the first clips: it pins the split's motion."""
+        checksum = hashlib.sha256()
+        for index in range(clips):
+            words = draws.words(self.seed, f"{self.stream} motion", 0, index, self.digits * _WORDS_PER_DIGIT)
+            for digit in range(self.digits):
+                checksum.update(self._path(words, digit, self.context + self.horizon).astype("<i4").tobytes())
+        return checksum.hexdigest()
+
+    @abstractmethod
+    def glyphs(self, index: int) -> list[NDArray[np.uint8]]:
+        """Return the glyphs ``(28, 28)`` of clip ``index``, 0 black to 255 white."""
+
+
+class MovingDigits(MovingGlyphs):
+    """Digits drawn at run time by OpenCV in a random face, slant, thickness and scale: no file is needed."""
+
+    CARD, TEST = "moving_digits", "test"
+    FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX)
 
     def glyphs(self, index: int) -> list[NDArray[np.uint8]]:
         """Return digits drawn for clip ``index``."""
@@ -198,39 +176,14 @@ class MovingMNIST(MovingGlyphs):
     ``generated`` (10,000 clips from the 10,000 test digits, the same for everybody).
     """
 
+    CARD, TEST = "moving_mnist", "generated"
     _SPLITS: ClassVar = {"train": ("train", 0, 50000), "validation": ("train", 50000, 60000), "generated": ("test", 0, 10000)}
 
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        *,
-        context: int,
-        horizon: int,
-        seed: int = 0,
-        digits: int = 2,
-        size: int = 64,
-        speed: float = 0.1,
-        validation_clips: int = 1000,
-        test_clips: int = 10000,
-    ) -> None:
-        endless = split == "train"
-        counts = {"train": 10000, "validation": validation_clips, "generated": test_clips}
-        super().__init__(
-            split,
-            f"moving_mnist {split}",
-            counts[split],
-            glyph_size=28,
-            endless=endless,
-            context=context,
-            horizon=horizon,
-            seed=seed if endless else _FIXED_SEED,
-            digits=digits,
-            size=size,
-            speed=speed,
-        )
-        self.root = root
-        self._images()
+    root: Path
+
+    def __init__(self, root: Path, split: str, **motion: Any) -> None:
+        super().__init__(root, split, **motion)
+        self._images()  # so that a file that is not there shows now
 
     def _images(self) -> NDArray[np.uint8]:
         part, start, stop = self._SPLITS[self.split]
