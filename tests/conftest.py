@@ -1,12 +1,36 @@
 """What every test runs under: one thread, so that two test processes keep to two cores, and results do not hang on the machine."""
 
+import importlib.util
 import os
+from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 import hypothesis
+import pytest
 import torch
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("house", max_examples=30, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
+
+
+def _generator(name: str) -> ModuleType:
+    """Load a generator of tiny archives from where it lies beside the cards."""
+    path = Path(__file__).resolve().parents[1] / "datasets" / "generators" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"generator_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def knmi_files() -> ModuleType:
+    return _generator("knmi")
+
+
+@pytest.fixture(scope="session")
+def films() -> ModuleType:
+    return _generator("films")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import struct
 from pathlib import Path
 from types import ModuleType
@@ -26,16 +25,8 @@ RADAR = ROOT / ".." / "shared" / "data" / "knmi_rap_2010-08-26"
 NAMES = shipped_names("configs")
 
 
-def generator(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"generator_{name}", ROOT / "datasets" / "generators" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
+def roots(tmp_path_factory: pytest.TempPathFactory, films: ModuleType, knmi_files: ModuleType) -> dict[str, Path | None]:
     """Stand-ins, as large as what a user has, but empty of rain and of digits."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "mnist").mkdir()
@@ -44,10 +35,9 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
             file.write(struct.pack(">4I", 0x803, count, 28, 28))
             file.truncate(16 + count * 28 * 28)
     (folder / "radar").mkdir()
-    knmi, films = generator("knmi"), generator("films")
     for number in range(92):
         end = datetime.datetime(2010, 8, 26) + datetime.timedelta(minutes=5 * number)
-        knmi.write_file(folder / "radar", np.zeros((765, 700), np.uint16), end)
+        knmi_files.write_file(folder / "radar", np.zeros((765, 700), np.uint16), end)
     films.write_video(folder / "film.mp4", films.wandering_square(200, 48, 64, colour=True))
     return {"moving_digits": None, "moving_mnist": folder / "mnist", "knmi": folder / "radar", "video": folder / "film.mp4"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -12,6 +11,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import cv2
@@ -126,12 +126,12 @@ def test_the_card_that_explains_cards_is_one(tmp_path: Path) -> None:
         assert read_card(tmp_path / "other.yaml").splits.names[0] == "train"
 
 
-def test_the_readme_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, films: ModuleType, knmi_files: ModuleType) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    make_stand_ins(tmp_path)
+    make_stand_ins(tmp_path, films, knmi_files)
     waiting = dict(REPLACED)
     names: dict[str, Any] = {"__name__": "readme"}
     try:
@@ -190,9 +190,8 @@ def check_what_is_left(folder: Path, names: dict[str, Any]) -> None:
     assert names["loss"].item() > 0 and all(weight.grad is not None for weight in names["network"].parameters())
 
 
-def make_stand_ins(folder: Path) -> None:
+def make_stand_ins(folder: Path, films: ModuleType, knmi_files: ModuleType) -> None:
     """Make what the README supposes that a reader has: ~/mnist, ~/radar, holiday.mp4 and a folder of raw films."""
-    knmi, films = generator("knmi"), generator("films")
     (folder / "mnist").mkdir()
     digits = np.zeros((10, 28, 28), np.uint8)
     for number, digit in enumerate(digits):
@@ -200,16 +199,8 @@ def make_stand_ins(folder: Path) -> None:
     for name, count in {"train": 60000, "t10k": 10000}.items():
         images = np.tile(digits, (count // 10, 1, 1))
         (folder / "mnist" / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes())
-    knmi.write_sample(folder / "radar", frames=92, height=32, width=28)
+    knmi_files.write_sample(folder / "radar", frames=92, height=32, width=28)
     films.write_video(folder / "holiday.mp4", films.wandering_square(200, 32, 48, colour=True))
     (folder / "raw").mkdir()
     for seed in range(5):
         films.wandering_square(30, 32, 32, seed=seed).tofile(folder / "raw" / f"{seed}.raw")
-
-
-def generator(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"generator_{name}", ROOT / "datasets" / "generators" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

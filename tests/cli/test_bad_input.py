@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import os
 import resource
 import shutil
@@ -28,8 +27,6 @@ import stpredict
 from stpredict.checkpoint import Checkpoint, checkpoints
 from stpredict.cli.main import main
 
-ROOT = Path(__file__).resolve().parents[2]
-
 TINY = """
 data:
   card: moving_digits
@@ -51,14 +48,6 @@ IMAGES = "reader: folders\nwindow: {context: 3, horizon: 2}\n" + SPLITS
 Refused = Callable[[str], str]
 
 
-def generator(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"generator_{name}", ROOT / "datasets" / "generators" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def ask(command: str) -> None:
     """Run a command that must do what is asked of it."""
     assert main(command.split()) == 0
@@ -71,13 +60,12 @@ def cut(path: Path, name: str, share: float = 0.5) -> None:
 
 
 @pytest.fixture(scope="module")
-def attic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def attic(tmp_path_factory: pytest.TempPathFactory, films: ModuleType, knmi_files: ModuleType) -> Path:
     """A folder full of things that cannot be used, and a few that can."""
     folder = tmp_path_factory.mktemp("attic")
     for name, text in {"tiny.yaml": TINY, "films.yaml": FILMS, "thw.yaml": THW, "images.yaml": IMAGES}.items():
         (folder / name).write_text(text)
     (folder / "empty").mkdir()
-    films = generator("films")
     film = films.wandering_square(40, 32, 32)
     np.save(folder / "film.npy", film)
     np.savez_compressed(folder / "film.npz", film)
@@ -111,7 +99,7 @@ def attic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(film[0, :16, :16]).save(folder / "two-images" / "frame36.png")
     cut(folder / "cut-image" / "frame0.png", "frame36.png")
 
-    generator("knmi").write_sample(folder / "cut-radar", frames=12)
+    knmi_files.write_sample(folder / "cut-radar", frames=12)
     file = next((folder / "cut-radar").iterdir())
     cut(file, file.name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -43,14 +42,6 @@ trainer: {max_steps: 2, validate_every: 2, checkpoint_every: 2, threads: 1, devi
 """
 
 
-def generator(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"generator_{name}", ROOT / "datasets" / "generators" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def ask(command: str) -> None:
     """Run a command that must do what is asked of it."""
     assert main(command.split()) == 0
@@ -81,10 +72,10 @@ def there(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture(scope="module")
-def radar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def radar(tmp_path_factory: pytest.TempPathFactory, knmi_files: ModuleType) -> Path:
     """Forty radar pictures of five minutes, the last of 03:15."""
     folder = tmp_path_factory.mktemp("radar")
-    generator("knmi").write_sample(folder, frames=40)
+    knmi_files.write_sample(folder, frames=40)
     return folder
 
 
@@ -183,8 +174,8 @@ def test_films_beside_the_real_one(there: Path, capsys: pytest.CaptureFixture[st
         assert image.width > image.height
 
 
-def test_a_forecast_of_an_array_in_every_format(there: Path) -> None:
-    film = generator("films").wandering_square(8, 32, 32)
+def test_a_forecast_of_an_array_in_every_format(there: Path, films: ModuleType) -> None:
+    film = films.wandering_square(8, 32, 32)
     np.save("film.npy", film)
     for suffix in ("npz", "h5", "nc", "mp4"):
         ask(f"forecast run film.npy --horizon 3 --out next.{suffix}")
@@ -202,8 +193,8 @@ def test_a_forecast_of_an_array_in_every_format(there: Path) -> None:
     assert frame_count(Path("next.mp4")) == 6
 
 
-def test_a_video_of_ones_own_is_trained_on_shown_and_continued(there: Path) -> None:
-    generator("films").write_video(there / "mine.mp4", generator("films").wandering_square(60, 24, 32))
+def test_a_video_of_ones_own_is_trained_on_shown_and_continued(there: Path, films: ModuleType) -> None:
+    films.write_video(there / "mine.mp4", films.wandering_square(60, 24, 32))
     config = TINY.replace("  settings: {digits: 1, size: 32, validation_clips: 2, test_clips: 5}\n", "").replace("moving_digits", "video")
     Path("mine.yaml").write_text(config)
     ask("train mine.yaml --data.root mine.mp4 --data.resize [16,16] --run.folder mine --trainer.max_steps 2")
