@@ -202,15 +202,8 @@ def build(
     mapping = {} if mapping is None else mapping
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where} wants a section of keys with values, not {_show(mapping)}")
-    parameters = inspect.signature(target).parameters
-    kinds = {parameter.kind for parameter in parameters.values()}
-    # (*args, **kwargs) says nothing about settings: it is what a class without an __init__ of its own inherits from nn.Module.
-    open_ended = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
-    known = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if name not in given and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    known, open_ended = settings_of(target)
+    known = {name: default for name, default in known.items() if name not in given}
     annotations = _annotations(target)
     settings = {}
     for key, value in mapping.items():
@@ -223,10 +216,38 @@ def build(
     return target(**settings, **given)
 
 
+def settings_of(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Return the settings that a callable's signature names, each with its default, and whether it takes any other name as well.
+
+    A setting without a default has ``inspect.Parameter.empty``. ``**settings: Unpack[Table]`` stands for the keys of a TypedDict.
+    """
+    parameters = inspect.signature(target).parameters
+    shared = _shared_settings(_annotations(target))
+    known = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    if shared is not None:
+        empty = inspect.Parameter.empty
+        return known | {name: empty if name in shared.__required_keys__ else None for name in shared.__annotations__}, False
+    kinds = {parameter.kind for parameter in parameters.values()}
+    # (*args, **kwargs) says nothing about settings: it is what a class without an __init__ of its own inherits from nn.Module.
+    return known, inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+
+
+def _shared_settings(hints: Mapping[str, Any]) -> Any:
+    """Return the TypedDict of ``**settings: Unpack[...]``, or None."""
+    tables = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_origin(hint) is typing.Unpack]
+    return tables[0] if tables else None
+
+
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
     try:
-        return typing.get_type_hints(target.__init__ if plain_class else target)
+        hints = typing.get_type_hints(target.__init__ if plain_class else target)
+        shared = _shared_settings(hints)
+        return hints if shared is None else hints | typing.get_type_hints(shared)
     except NameError as error:
         raise UserError(f"The types of the settings of {target} cannot be read: {error}; import them outside 'if TYPE_CHECKING'") from None
 

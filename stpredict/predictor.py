@@ -261,11 +261,11 @@ def read_predictor(path: Path, *, allow: Collection[str] = (), device: torch.dev
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a dict
     frame_size = (spec.height, spec.width)
     with torch.device("meta"):  # so that settings which do not fit the weights take no memory
-        expected = make_network(name, settings, channels=spec.channels, frame_size=frame_size).state_dict()
+        expected = make_network(name, settings, channels=spec.channels, frame_size=frame_size, context=context).state_dict()
     differing = differences(shapes, {key: tuple(weight.shape) for key, weight in expected.items()})
     if differing:
         raise UserError(f"{path} does not hold the weights of its network '{name}': {'; '.join(differing)}")
-    network = make_network(name, settings, channels=spec.channels, frame_size=frame_size)
+    network = make_network(name, settings, channels=spec.channels, frame_size=frame_size, context=context)
     network.load_state_dict(safetensors.torch.load_file(path))
     return Predictor(
         network.to(device), spec, context, horizon, network_name=name, network_settings=settings, provenance=provenance, name=path.name

@@ -94,6 +94,31 @@ class ReverseScheduledSampling:
         return 1.0 - 0.5 * math.exp(-gone / self.alpha), 0.5 - 0.5 * gone / (self.second - self.first)
 
 
+@dataclass(frozen=True)
+class GrowingHorizon:
+    """A curriculum: training begins with few future frames, and their number grows linearly to the whole horizon.
+
+    Attributes:
+        first_horizon: frames to forecast at the first iteration; None: the whole horizon from the start.
+        grown_at: the iteration from which the whole horizon is forecast.
+    """
+
+    first_horizon: int | None = None
+    grown_at: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.first_horizon is None) != (self.grown_at == 0) or self.grown_at < 0 or (self.first_horizon or 1) < 1:
+            raise UserError(
+                "A growing horizon needs sampling.first_horizon, at least 1, and sampling.grown_at, the step from which it is whole"
+            )
+
+    def at(self, iteration: int, horizon: int) -> int:
+        """Return how many frames of ``horizon`` are forecast at an iteration, counted from 1."""
+        if self.first_horizon is None or iteration >= self.grown_at:
+            return horizon
+        return min(horizon, self.first_horizon + (horizon - self.first_horizon) * (iteration - 1) // max(1, self.grown_at - 1))
+
+
 SCHEDULES: dict[str, type[Schedule]] = {
     "none": FreeRunning,
     "teacher": TeacherForcing,

@@ -7,10 +7,12 @@ same steps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stpredict.draws import Draws
 from stpredict.errors import UserError
@@ -46,6 +48,7 @@ def advance(
     use_truth: Tensor | None = None,
     valid: Tensor | None = None,
     known: Tensor | None = None,
+    recompute: int = 0,
 ) -> tuple[Tensor | None, Place, Tensor | None]:
     """Take ``steps`` steps from a place.
 
@@ -58,6 +61,7 @@ def advance(
         use_truth: ``(B, steps)`` bool: which steps are fed the true frame, the others the prediction before; None: all.
         valid: ``(B, steps, C, H, W)`` bool beside ``frames``, for a network that takes it.
         known: ``(B, steps, K, H, W)``: the known inputs of the frames that the steps predict.
+        recompute: for gradients, keep only the place after every so many steps, and take the steps between again; 0: keep everything.
 
     Returns:
         the predictions ``(B, steps, C, H, W)`` (None if the network made none), the new place, and the sum of penalties ``(B,)``.
@@ -69,19 +73,33 @@ def advance(
 
     observe = getattr(network, "observe", None)
     if observe is not None and frames is not None and use_truth is None and steps > 0:
-        predictions, state, penalty = observe(frames, place.state, place.constants, known)
-        return predictions, replace(place, state=state, frame=None if predictions is None else predictions[:, -1]), penalty
+        seen, state, penalty = observe(frames, place.state, place.constants, known)
+        return seen, replace(place, state=state, frame=None if seen is None else seen[:, -1]), penalty
 
-    state, previous = place.state, place.frame
-    predictions, penalty = [], None
-    for step in range(steps):
-        frame = _choose(network, step, frames, use_truth, previous)
-        previous, state, extra = network.step(frame, state, place.constants, None if known is None else known[:, step])
-        if previous is not None:
-            predictions.append(previous)
-        if extra is not None:
-            penalty = extra if penalty is None else penalty + extra
-    return torch.stack(predictions, dim=1) if predictions else None, Place(state, place.constants, previous), penalty
+    def take(span: range, place: Place) -> tuple[list[Tensor], Place, Tensor | None]:
+        state, previous = place.state, place.frame
+        made, penalty = [], None
+        for step in span:
+            frame = _choose(network, step, frames, use_truth, previous)
+            previous, state, extra = network.step(frame, state, place.constants, None if known is None else known[:, step])
+            if previous is not None:
+                made.append(previous)
+            penalty = _sum(penalty, extra)
+        return made, Place(state, place.constants, previous), penalty
+
+    predictions: list[Tensor] = []
+    penalty = None
+    again = recompute > 0 and torch.is_grad_enabled()
+    for start in range(0, steps, recompute if again else max(1, steps)):
+        span = range(start, min(steps, start + recompute) if again else steps)
+        made, place, extra = checkpoint(take, span, place, use_reentrant=False) if again else take(span, place)
+        predictions += made
+        penalty = _sum(penalty, extra)
+    return torch.stack(predictions, dim=1) if predictions else None, place, penalty
+
+
+def _sum(penalty: Tensor | None, extra: Tensor | None) -> Tensor | None:
+    return extra if penalty is None else penalty if extra is None else penalty + extra
 
 
 def _choose(
@@ -106,6 +124,7 @@ def finish(
     use_truth: Tensor | None = None,
     valid: Tensor | None = None,
     known: Tensor | None = None,
+    recompute: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
     """Forecast from the place that the context has led to.
 
@@ -117,6 +136,7 @@ def finish(
         use_truth: see :func:`advance`.
         valid: see :func:`advance`.
         known: ``(B, horizon, K, H, W)``: the known inputs of the future frames.
+        recompute: see :func:`advance`.
 
     Returns:
         the future ``(B, horizon, C, H, W)``, scaled and padded, and the sum of penalties ``(B,)`` or None.
@@ -124,7 +144,8 @@ def finish(
     made = 1 if network.predicts_context else 0
     first = place.frame
     place = replace(place, state=network.begin_forecast(place.state))
-    rest, _, penalty = advance(network, place, horizon - made, frames, use_truth, valid, None if known is None else known[:, made:])
+    known = None if known is None else known[:, made:]
+    rest, _, penalty = advance(network, place, horizon - made, frames, use_truth, valid, known, recompute)
     if not made:
         assert rest is not None, "a forecaster makes a frame at every step"
         return rest, penalty
@@ -147,11 +168,13 @@ class Unroll(nn.Module):
     Attributes:
         network: the network.
         fill: the scaled value that stands for missing pixels and padding.
+        recompute: keep, for gradients, only some sqrt(T) of the T places of a clip and take the steps between them again: memory for
+            about a third more time.
     """
 
-    def __init__(self, network: Network, fill: float = 0.0) -> None:
+    def __init__(self, network: Network, fill: float = 0.0, recompute: bool = False) -> None:
         super().__init__()
-        self.network, self.fill = network, fill
+        self.network, self.fill, self.recompute = network, fill, recompute
 
     def forward(
         self,
@@ -177,7 +200,7 @@ class Unroll(nn.Module):
 
         Returns:
             predictions, scaled, of frames 1 .. context + horizon - 1 (of the future alone by a network that does not predict its
-            context), and the sum of penalties ``(B,)`` or None.
+            context), and the mean penalty ``(B,)`` of a step, or None.
         """
         network = self.network
         height, width = frames.shape[-2:]
@@ -187,10 +210,13 @@ class Unroll(nn.Module):
             observed = frames[:, :context]
             if network.takes_valid:
                 observed = torch.cat([observed, valid[:, :context].to(observed.dtype)], dim=2)
-            return network.forecast(observed, horizon, known)[..., :height, :width], None
+            constants = network.prepare(len(observed), draws)
+            prepared = {} if constants is None else {"constants": constants}
+            return network.forecast(observed, horizon, known, **prepared)[..., :height, :width], None
 
         if not network.predicts_context:
             use_truth = None
+        recompute = math.isqrt(context + horizon) if self.recompute else 0
         within, place, penalty = advance(
             network,
             begin(network, len(frames), frames.shape[-2], frames.shape[-1], draws),
@@ -199,6 +225,7 @@ class Unroll(nn.Module):
             None if use_truth is None else use_truth[:, :context],
             valid[:, :context],
             None if known is None else known[:, 1 : context + 1],
+            recompute,
         )
         ahead = slice(context, context + horizon - 1)
         future, more = finish(
@@ -209,12 +236,13 @@ class Unroll(nn.Module):
             None if use_truth is None else use_truth[:, ahead],
             None if use_truth is None else valid[:, ahead],
             None if known is None else known[:, context:],
+            recompute,
         )
-        if more is not None:
-            penalty = more if penalty is None else penalty + more
+        penalty = _sum(penalty, more)
         if network.predicts_context and within is not None:
             future = torch.cat([within[:, :-1], future], dim=1)
-        return future[..., :height, :width], penalty
+        steps = context + horizon - (1 if network.predicts_context else 0)
+        return future[..., :height, :width], None if penalty is None else penalty / steps
 
 
 def rollout(

@@ -108,7 +108,7 @@ def test_known_inputs_are_those_of_the_frame_that_is_predicted() -> None:
 
 def test_penalties_add_up_over_all_steps() -> None:
     _, penalty = Unroll(Adder())(film([0] * 5), 3, 2)
-    assert penalty.tolist() == [0 + 1 + 2 + 3]
+    assert penalty.tolist() == [(0 + 1 + 2 + 3) / 4]
 
 
 def test_an_encoder_forecaster_gives_the_future_only() -> None:

@@ -1,43 +1,57 @@
 """The ConvLSTM cell.
 
-Source: Shi et al., Convolutional LSTM Network (NeurIPS 2015, arXiv 1506.04214), without peepholes, as in OpenSTL 1.x.
+Source: Shi et al., Convolutional LSTM Network (NeurIPS 2015, arXiv 1506.04214); without peepholes as in OpenSTL.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import GateConvolution, Norm
+from stpredict.cells.gates import Gates
+from stpredict.errors import UserError
+
+HiddenFrom = Literal["cell", "candidate"]
 
 
 class ConvLSTMCell(nn.Module):
-    """One ConvLSTM unit; gates in the order i, f, g, o::
+    """One ConvLSTM unit; gates in the order i, f, g, o, with X = N(x * Wx) and A = N(h * Wh)::
 
-        i = s(Xi + Ai)   f = s(Xf + Af + forget_bias)   g = tanh(Xg + Ag)   o = s(Xo + Ao)
-        c' = f . c + i . g        h' = o . tanh(c')
+        i = s(Xi + Ai + Wci . c)   f = s(Xf + Af + Wcf . c + forget_bias)   g = tanh(Xg + Ag)
+        c' = f . c + i . g         o = s(Xo + Ao + Wco . c')                h' = o . tanh(c')
 
-    with X = N(x * Wx) and A = N(h * Wh).
+    ``peephole`` adds the terms in c, with a weight for every channel and pixel (zero at first). ``hidden_from="candidate"`` is the cell
+    of OpenSTL before December 2023, with which all its released weights were trained: ``h' = o . g``, so that neither c nor the gates i
+    and f ever reach a prediction (unless a norm mixes them in).
     """
 
     def __init__(
         self,
         inputs: int,
         hidden: int,
-        kernel_size: int,
+        gates: Gates,
         *,
-        bias: bool = False,
-        norm: Norm = "none",
         forget_bias: float = 0.0,
-        grid: tuple[int, int] | None = None,
+        peephole: bool = False,
+        hidden_from: HiddenFrom = "cell",
     ) -> None:
         super().__init__()
-        self.hidden, self.forget_bias = hidden, forget_bias
-        self.x = GateConvolution(inputs, 4 * hidden, kernel_size, bias=bias, norm=norm, grid=grid)
-        self.h = GateConvolution(hidden, 4 * hidden, kernel_size, bias=False, norm=norm, grid=grid)
+        self.forget_bias, self.peephole, self.hidden_from = forget_bias, peephole, hidden_from
+        self.x, self.h = gates(inputs, 4 * hidden), gates(hidden, 4 * hidden)
+        if peephole:
+            if gates.grid is None:
+                raise UserError("Peepholes have a weight for every pixel: the network needs 'frame_size' (height, width)")
+            self.peep_i, self.peep_f, self.peep_o = (nn.Parameter(torch.zeros(hidden, *gates.grid)) for _ in range(3))
 
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Take input ``(B, inputs, H, W)`` and states ``(B, hidden, H, W)``; return the new h and c."""
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        """Take input ``(B, inputs, ...)`` and states ``(B, hidden, ...)``; return the new h and c."""
         i, f, g, o = torch.chunk(self.x(x) + self.h(h), 4, dim=1)
-        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        if self.peephole:
+            i, f = i + self.peep_i * c, f + self.peep_f * c
+        g = torch.tanh(g)
+        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * g
+        if self.peephole:
+            o = o + self.peep_o * c
+        return torch.sigmoid(o) * (torch.tanh(c) if self.hidden_from == "cell" else g), c

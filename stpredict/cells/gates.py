@@ -1,33 +1,87 @@
-"""The convolution that every gated cell is made of: all gates fused in its output channels, optionally normalised."""
+"""The convolution that every gated cell is made of: all gates fused in its output channels, optionally normalised.
+
+A cell takes a :class:`Gates`, which makes all its convolutions alike; so the same cell runs on planes ``(B, C, H, W)`` and on windows of
+consecutive frames ``(B, C, D, H, W)``, with or without a bias or a norm.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 from stpredict.errors import UserError
 
-Norm = Literal["none", "layer"]
+Norm = Literal["none", "layer", "channel", "group"]
+
+_GROUP_WIDTH = 32
 
 
-class GateConvolution(nn.Sequential):
-    """A "same" convolution whose output holds several gates side by side: ``(B, in, H, W)`` to ``(B, out, H, W)``.
+@dataclass(frozen=True)
+class Gates:
+    """Makes the gate convolutions of a network, which differ in their widths alone.
 
-    With ``norm="layer"`` the whole fused output is normalised at once over (channels, rows, columns) with an affine of that full
-    shape, eps 1e-5, as predrnn-pytorch and OpenSTL do; the parameters then depend on the grid.
+    Attributes:
+        kernel_size: of each axis, (rows, columns) or (frames, rows, columns).
+        bias: give every convolution a bias.
+        norm: normalise the whole fused output of a convolution at once: ``none``; ``layer``, over channels and grid with an affine of
+            that full shape (predrnn-pytorch, OpenSTL), which binds the parameters to the grid; ``channel``, over the same with a scale
+            and shift for each channel (predrnn-pp, e3d_lstm); ``group``, over groups of 32 channels (ConvLSTM-PyTorch).
+        norm_epsilon: added to the variance.
+        grid: size of each axis of the grid; needed by ``layer``.
+        weight_norm: a length and a direction for each output channel's kernel (Salimans and Kingma 2016, arXiv 1602.07868).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int, *, bias: bool, norm: Norm, grid: tuple[int, int] | None) -> None:
-        convolution = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=bias)
-        if norm == "none":
-            super().__init__(convolution)
-            return
-        if grid is None:
+    kernel_size: tuple[int, ...]
+    bias: bool = False
+    norm: Norm = "none"
+    norm_epsilon: float = 1e-5
+    grid: tuple[int, ...] | None = None
+    weight_norm: bool = False
+
+    def __call__(self, inputs: int, outputs: int) -> nn.Sequential:
+        """Return a "same" convolution, ``(B, inputs, ...)`` to ``(B, outputs, ...)``, at position 0 and its norm at position 1."""
+        return nn.Sequential(self.convolution(inputs, outputs), *self.normalisation(outputs))
+
+    def pointwise(self, inputs: int, outputs: int) -> nn.Module:
+        """Return a convolution of kernel size 1, which is never normalised."""
+        return replace(self, kernel_size=(1,) * len(self.kernel_size)).convolution(inputs, outputs)
+
+    def convolution(self, inputs: int, outputs: int) -> nn.Module:
+        """Return the convolution alone. A kernel of even depth is padded after, as TensorFlow does."""
+        kind: Any = nn.Conv2d if len(self.kernel_size) == 2 else WindowConvolution
+        padding = tuple((size - 1) // 2 for size in self.kernel_size)
+        convolution: nn.Module = kind(inputs, outputs, self.kernel_size, padding=padding, bias=self.bias)
+        return weight_norm(convolution) if self.weight_norm else convolution
+
+    def normalisation(self, channels: int) -> list[nn.Module]:
+        """Return the norm of an output of so many channels, or nothing."""
+        if self.norm == "none":
+            return []
+        if self.norm == "channel":
+            return [nn.GroupNorm(1, channels, eps=self.norm_epsilon)]
+        if self.norm == "group":
+            if channels % max(1, channels // _GROUP_WIDTH):
+                raise UserError(f"Group norm makes groups of {_GROUP_WIDTH} channels, and {channels} gate channels are no multiple of that")
+            return [nn.GroupNorm(max(1, channels // _GROUP_WIDTH), channels, eps=self.norm_epsilon)]
+        if self.grid is None:
             raise UserError("Layer norm has a parameter for every pixel: the network needs 'frame_size' (height, width)")
-        super().__init__(convolution, nn.LayerNorm([outputs, *grid]))
+        return [nn.LayerNorm([channels, *self.grid], eps=self.norm_epsilon)]
 
 
-def zeros(like: nn.Module, batch: int, channels: int, height: int, width: int) -> Tensor:
-    """Return a float32 state ``(B, channels, height, width)`` of zeros on the device of a module."""
-    return next(like.parameters()).new_zeros(batch, channels, height, width)
+class WindowConvolution(nn.Conv3d):
+    """A convolution that keeps the depth of its window; where the kernel's is even, one slot of zeros comes after the window."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Take ``(B, inputs, D, H, W)`` and return ``(B, outputs, D, H, W)``."""
+        if self.kernel_size[0] % 2 == 0:
+            inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 1))
+        return super().forward(inputs)
+
+
+def zeros(like: nn.Module, batch: int, channels: int, *grid: int) -> Tensor:
+    """Return a state ``(B, channels, *grid)`` of zeros, of the type and on the device of a module's parameters."""
+    return next(like.parameters()).new_zeros(batch, channels, *grid)

@@ -5,10 +5,26 @@ Source: Wang et al., PredRNN (NeurIPS 2017); the form of predrnn-pytorch and Ope
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import GateConvolution, Norm
+from stpredict.cells.gates import Gates
+
+
+class Remembered(NamedTuple):
+    """A memory after one step, and what the step has added to it."""
+
+    memory: Tensor
+    increment: Tensor
+
+
+def remember(gates: Tensor, memory: Tensor, forget_bias: float) -> Remembered:
+    """Return ``f . memory + i . g`` and ``i . g`` from gates side by side in the order i, f, g, before their sigmoid and tanh."""
+    i, f, g = torch.chunk(gates, 3, dim=1)
+    increment = torch.sigmoid(i) * torch.tanh(g)
+    return Remembered(torch.sigmoid(f + forget_bias) * memory + increment, increment)
 
 
 class SpatioTemporalLSTMCell(nn.Module):
@@ -20,37 +36,19 @@ class SpatioTemporalLSTMCell(nn.Module):
     o = s(Xo + Ao + N([c' m'] * Wo))       h' = o . tanh([c' m'] * W1x1)
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        kernel_size: int,
-        *,
-        bias: bool = False,
-        norm: Norm = "none",
-        forget_bias: float = 1.0,
-        grid: tuple[int, int] | None = None,
-    ) -> None:
+    def __init__(self, inputs: int, hidden: int, gates: Gates, *, forget_bias: float = 1.0) -> None:
         super().__init__()
         self.hidden, self.forget_bias = hidden, forget_bias
-        self.x = GateConvolution(inputs, 7 * hidden, kernel_size, bias=bias, norm=norm, grid=grid)
-        self.h = GateConvolution(hidden, 4 * hidden, kernel_size, bias=False, norm=norm, grid=grid)
-        self.m = GateConvolution(hidden, 3 * hidden, kernel_size, bias=False, norm=norm, grid=grid)
-        self.o = GateConvolution(2 * hidden, hidden, kernel_size, bias=False, norm=norm, grid=grid)
-        self.out = nn.Conv2d(2 * hidden, hidden, 1, bias=bias)
+        self.x, self.h, self.m = gates(inputs, 7 * hidden), gates(hidden, 4 * hidden), gates(hidden, 3 * hidden)
+        self.o = gates(2 * hidden, hidden)
+        self.out = gates.pointwise(2 * hidden, hidden)
 
-    def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take input ``(B, inputs, H, W)`` and states ``(B, hidden, H, W)``; return the new h, c and m."""
+    def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Remembered, Remembered]:
+        """Take input ``(B, inputs, ...)`` and states ``(B, hidden, ...)``; return the new h, and c and m with their increments."""
         n = self.hidden
         from_x, from_h = self.x(x), self.h(h)
-        temporal = from_x[:, : 3 * n] + from_h[:, : 3 * n]
-        spatial = from_x[:, 3 * n : 6 * n] + self.m(m)
-        c = self._remember(temporal, c)
-        m = self._remember(spatial, m)
-        memories = torch.cat([c, m], dim=1)
+        temporal = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n], c, self.forget_bias)
+        spatial = remember(from_x[:, 3 * n : 6 * n] + self.m(m), m, self.forget_bias)
+        memories = torch.cat([temporal.memory, spatial.memory], dim=1)
         output_gate = torch.sigmoid(from_x[:, 6 * n :] + from_h[:, 3 * n :] + self.o(memories))
-        return output_gate * torch.tanh(self.out(memories)), c, m
-
-    def _remember(self, gates: Tensor, memory: Tensor) -> Tensor:
-        i, f, g = torch.chunk(gates, 3, dim=1)
-        return torch.sigmoid(f + self.forget_bias) * memory + torch.sigmoid(i) * torch.tanh(g)
+        return output_gate * torch.tanh(self.out(memories)), temporal, spatial

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stpredict import extensions
-from stpredict.configuration import build
+from stpredict.configuration import build, settings_of
 from stpredict.errors import UserError
 from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State, Step
 
@@ -15,7 +14,14 @@ __all__ = ["NETWORKS", "Constants", "DirectNetwork", "Network", "RecurrentNetwor
 
 NETWORKS = {
     "convlstm": "stpredict.networks.convlstm:ConvLSTM",
+    "convgru": "stpredict.networks.convlstm:ConvGRU",
+    "convrnn": "stpredict.networks.convlstm:ConvRNN",
     "predrnn": "stpredict.networks.predrnn:PredRNN",
+    "predrnn_v2": "stpredict.networks.predrnn:PredRNNv2",
+    "predrnnpp": "stpredict.networks.predrnnpp:PredRNNpp",
+    "e3d_lstm": "stpredict.networks.e3d_lstm:E3DLSTM",
+    "simvp": "stpredict.networks.simvp:SimVP",
+    "encoder_forecaster": "stpredict.networks.encoder_forecaster:EncoderForecaster",
 }
 
 
@@ -55,17 +61,26 @@ def create_network(
     Raises:
         UserError: the name is unknown, or a setting is unknown, missing or impossible.
     """
+    context = settings.pop("context", None)
     named = {"hidden": hidden, "kernel_size": kernel_size, "patch_size": patch_size}
     given = {**{key: value for key, value in named.items() if value is not None}, **settings}
-    return make_network(name, given, channels=channels, frame_size=frame_size)
+    return make_network(name, given, channels=channels, frame_size=frame_size, context=context)
 
 
-def make_network(name: str, settings: Mapping[str, Any], *, channels: int, frame_size: tuple[int, int] | None) -> Network:
-    """Create a network from the settings of a config or a predictor file; what the data tell is passed beside them."""
+def make_network(
+    name: str, settings: Mapping[str, Any], *, channels: int, frame_size: tuple[int, int] | None, context: int | None = None
+) -> Network:
+    """Create a network from the settings of a config or a predictor file; what the data tell is passed beside them.
+
+    A network is told the size and the context of its frames if its signature asks for ``frame_size`` or ``context``.
+    """
     target = extensions.find("networks", name, NETWORKS)
+    known, _ = settings_of(target)
     facts: dict[str, Any] = {"channels": channels}
-    if frame_size is not None and "frame_size" in inspect.signature(target).parameters:
+    if frame_size is not None and "frame_size" in known:
         facts["frame_size"] = tuple(frame_size)
+    if context is not None and "context" in known:
+        facts["context"] = context
     clash = sorted(set(facts) & set(settings))
     if clash:
         raise UserError(f"'network.{clash[0]}' follows from the data and cannot be set")

@@ -22,7 +22,7 @@ class Step(NamedTuple):
     Attributes:
         frame: the prediction ``(B, C, H, W)`` of the next frame, scaled; None from the encoder of an encoder-forecaster.
         state: the new state.
-        penalty: ``(B,)`` a term of the training loss of each sample, or None.
+        penalty: ``(B,)`` a term of the training loss of each sample, averaged over the steps of a clip; or None.
     """
 
     frame: Tensor | None
@@ -83,11 +83,16 @@ class DirectNetwork(nn.Module, ABC):
     takes_valid: bool = False
     stochastic: bool = False
 
+    def prepare(self, batch: int, draws: Draws | None = None) -> Constants:
+        """Return what ``forecast`` takes as ``constants``. Draws are given in training, and to each member of a forecast."""
+        return None
+
     @abstractmethod
-    def forecast(self, observed: Tensor, horizon: int, known: Tensor | None = None) -> Tensor:
+    def forecast(self, observed: Tensor, horizon: int, known: Tensor | None = None, constants: Constants = None) -> Tensor:
         """Take ``(B, context, C, H, W)`` and return ``(B, horizon, C, H, W)``, scaled; longer horizons by feeding itself.
 
-        ``known`` is ``(B, context + horizon, K, H, W)``.
+        ``known`` is ``(B, context + horizon, K, H, W)``. ``constants`` is what ``prepare`` has returned; where that is None it is not
+        passed, so that a network without a ``prepare`` of its own may leave this argument out of its signature.
         """
 
 

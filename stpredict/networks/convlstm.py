@@ -1,77 +1,101 @@
-"""ConvLSTM: a stack of ConvLSTM cells.
+"""ConvLSTM, ConvGRU and ConvRNN: stacks of cells that know their own layer only.
 
-Source: Shi et al. 2015 (arXiv 1506.04214), in the stacked next-frame form of OpenSTL 1.x, without that code's unused weights.
+Source: Shi et al. 2015 (arXiv 1506.04214) and 2017 (arXiv 1706.03458), in the stacked next-frame form of OpenSTL, without that code's
+unused weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
+from typing import Unpack
 
 from torch import Tensor, nn
 
-from stpredict.cells.convlstm import ConvLSTMCell
-from stpredict.cells.gates import Norm, zeros
-from stpredict.networks.contract import Constants, Step
-from stpredict.networks.stacked import StackedNetwork
+from stpredict.cells.convgru import Activation, ConvGRUCell
+from stpredict.cells.convlstm import ConvLSTMCell, HiddenFrom
+from stpredict.cells.convrnn import ConvRNNCell
+from stpredict.cells.gates import Gates, zeros
+from stpredict.networks.contract import Constants
+from stpredict.networks.stacked import StackedNetwork, StackSettings, dropped, masks_of
 
-LayerStates = tuple[tuple[Tensor, Tensor], ...]
+LayerStates = tuple[tuple[Tensor, ...], ...]
 
 
-class ConvLSTM(StackedNetwork):
+class _LayeredNetwork(StackedNetwork):
+    """Layers that each keep their own states, of which the first is h."""
+
+    cells: nn.ModuleList
+    states = 1
+    """How many states a layer has."""
+
+    def stack(self, make_cell: Callable[[int, int, Gates], nn.Module]) -> nn.ModuleList:
+        """Return the cells, each made from its inputs, its width and the gates."""
+        return nn.ModuleList(make_cell(inputs, width, self.gates) for inputs, width in zip(self.layer_inputs, self.hidden, strict=True))
+
+    def initial_cells(self, batch: int, grid: tuple[int, ...]) -> LayerStates:
+        """Return zeros: the states of each layer."""
+        return tuple(tuple(zeros(self, batch, width, *grid) for _ in range(self.states)) for width in self.hidden)
+
+    def climb(self, inputs: Tensor, state: LayerStates, constants: Constants) -> tuple[Tensor, LayerStates, None]:
+        """Walk up the layers once."""
+        hidden, states = inputs, []
+        for layer, (cell, (h, *rest)) in enumerate(zip(self.cells, state, strict=True)):
+            below, recurrent = masks_of(constants, layer)
+            new: tuple[Tensor, ...] = cell(dropped(hidden, below), dropped(h, recurrent), *rest)
+            hidden = new[0]
+            states.append(new)
+        return hidden, tuple(states), None
+
+
+class ConvLSTM(_LayeredNetwork):
     """Layers of ConvLSTM cells that predict the next frame from each frame.
 
     Args:
-        channels: C of a frame.
-        hidden: channels of each layer; they may differ.
-        kernel_size: of every gate convolution, odd.
-        patch_size: P; frames become a grid of H/P x W/P patches.
-        frame_size: (H, W); required with layer norm.
-        norm: ``none`` or ``layer``.
-        bias: give the input convolutions a bias.
         forget_bias: added to the forget gate before the sigmoid.
-        valid_channel: feed the mask of missing pixels as well.
-        known_channels: K of the known inputs.
+        peephole: let the gates see the cell state, with a weight for every channel and pixel; needs ``frame_size``.
+        hidden_from: ``cell``, as published; ``candidate``: as OpenSTL before December 2023, whose released weights need it.
+        window: D; above 1 each step sees the last D frames, and states and kernels (D x k x k) have a time axis.
+        **settings: of every stacked network (:class:`stpredict.networks.stacked.StackedNetwork`); widths may differ.
     """
+
+    states = 2
 
     def __init__(
         self,
         *,
-        channels: int,
-        hidden: Sequence[int],
-        kernel_size: int,
-        patch_size: int,
-        frame_size: tuple[int, int] | None = None,
-        norm: Norm = "none",
-        bias: bool = False,
         forget_bias: float = 0.0,
-        valid_channel: bool = False,
-        known_channels: int = 0,
+        peephole: bool = False,
+        hidden_from: HiddenFrom = "cell",
+        window: int = 1,
+        **settings: Unpack[StackSettings],
     ) -> None:
-        super().__init__(
-            channels=channels,
-            hidden=hidden,
-            kernel_size=kernel_size,
-            patch_size=patch_size,
-            frame_size=frame_size,
-            norm=norm,
-            valid_channel=valid_channel,
-            known_channels=known_channels,
-        )
-        self.cells = nn.ModuleList(
-            ConvLSTMCell(inputs, width, kernel_size, bias=bias, norm=norm, forget_bias=forget_bias, grid=self.grid)
-            for inputs, width in zip([self.input_channels, *hidden[:-1]], hidden, strict=True)
-        )
+        super().__init__(window=window, bound=peephole, **settings)
+        self.cells = self.stack(partial(ConvLSTMCell, forget_bias=forget_bias, peephole=peephole, hidden_from=hidden_from))
 
-    def initial_state(self, batch: int, height: int, width: int) -> LayerStates:
-        """Return zeros: (h, c) of each layer."""
-        grid = self.grid_of(height, width)
-        return tuple((zeros(self, batch, width, *grid), zeros(self, batch, width, *grid)) for width in self.hidden)
 
-    def step(self, frame: Tensor | None, state: LayerStates, constants: Constants, known: Tensor | None = None) -> Step:
-        """Take a frame and predict the next."""
-        hidden = self.to_input(frame, known)
-        states = []
-        for cell, (h, c) in zip(self.cells, state, strict=True):
-            hidden, c = cell(hidden, h, c)
-            states.append((hidden, c))
-        return Step(self.to_frame(hidden), tuple(states))
+class ConvGRU(_LayeredNetwork):
+    """Layers of ConvGRU cells that predict the next frame from each frame.
+
+    Args:
+        activation: of the candidate: ``tanh``, or ``leaky_relu`` of slope 0.2 as in the paper.
+        window: D; above 1 each step sees the last D frames, and states and kernels (D x k x k) have a time axis.
+        **settings: of every stacked network (:class:`stpredict.networks.stacked.StackedNetwork`); widths may differ.
+    """
+
+    def __init__(self, *, activation: Activation = "tanh", window: int = 1, **settings: Unpack[StackSettings]) -> None:
+        super().__init__(window=window, **settings)
+        self.cells = self.stack(partial(ConvGRUCell, activation=activation))
+
+
+class ConvRNN(_LayeredNetwork):
+    """Layers of plain convolutional recurrent cells, without gates, that predict the next frame from each frame.
+
+    Args:
+        window: D; above 1 each step sees the last D frames, and states and kernels (D x k x k) have a time axis.
+        **settings: of every stacked network (:class:`stpredict.networks.stacked.StackedNetwork`); widths may differ.
+    """
+
+    def __init__(self, *, window: int = 1, **settings: Unpack[StackSettings]) -> None:
+        super().__init__(window=window, **settings)
+        self.cells = self.stack(ConvRNNCell)

@@ -1,82 +1,92 @@
-"""PredRNN: ST-LSTM cells with a memory that zigzags through layers and time.
+"""PredRNN and PredRNN-v2: ST-LSTM cells with a memory that zigzags through layers and time.
 
-Source: Wang et al., PredRNN (NeurIPS 2017), in the form of predrnn-pytorch (2021) and OpenSTL.
+Source: Wang et al., PredRNN (NeurIPS 2017) and PredRNN: A Recurrent Neural Network for Spatiotemporal Predictive Learning (TPAMI 2022,
+arXiv 2103.09504), in the form of predrnn-pytorch (2021) and OpenSTL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from stpredict.cells.gates import Norm, zeros
-from stpredict.cells.stlstm import SpatioTemporalLSTMCell
+from stpredict.cells.gates import zeros
+from stpredict.cells.stlstm import Remembered, SpatioTemporalLSTMCell
 from stpredict.errors import UserError
-from stpredict.networks.contract import Constants, Step
-from stpredict.networks.stacked import StackedNetwork
+from stpredict.networks.contract import Constants
+from stpredict.networks.stacked import StackedNetwork, StackSettings, dropped, masks_of
 
 ZigzagState = tuple[tuple[tuple[Tensor, Tensor], ...], Tensor]
+
+_NORM_FLOOR, _COSINE_FLOOR = 1e-12, 1e-8
 
 
 class PredRNN(StackedNetwork):
     """Layers of ST-LSTM cells; the memory m goes up through the layers and on from the top to the bottom of the next step.
 
     Args:
-        channels: C of a frame.
-        hidden: channels of each layer, all equal, since m passes through every layer.
-        kernel_size: of every gate convolution, odd.
-        patch_size: P; frames become a grid of H/P x W/P patches.
-        frame_size: (H, W); required with layer norm.
-        norm: ``none`` or ``layer``.
-        bias: give the input convolutions and the 1x1 output convolutions a bias.
         forget_bias: added to both forget gates before the sigmoid.
-        valid_channel: feed the mask of missing pixels as well.
-        known_channels: K of the known inputs.
+        **settings: of every stacked network (:class:`stpredict.networks.stacked.StackedNetwork`); all widths are equal, since m passes
+            through every layer.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: int,
-        hidden: Sequence[int],
-        kernel_size: int,
-        patch_size: int,
-        frame_size: tuple[int, int] | None = None,
-        norm: Norm = "none",
-        bias: bool = False,
-        forget_bias: float = 1.0,
-        valid_channel: bool = False,
-        known_channels: int = 0,
-    ) -> None:
-        super().__init__(
-            channels=channels,
-            hidden=hidden,
-            kernel_size=kernel_size,
-            patch_size=patch_size,
-            frame_size=frame_size,
-            norm=norm,
-            valid_channel=valid_channel,
-            known_channels=known_channels,
-        )
-        if len(set(hidden)) > 1:
-            raise UserError(f"PredRNN's memory passes through every layer, so all layers must be equally wide, not {list(hidden)}")
+    def __init__(self, *, forget_bias: float = 1.0, **settings: Unpack[StackSettings]) -> None:
+        super().__init__(**settings)
+        if len(set(self.hidden)) > 1:
+            raise UserError(f"PredRNN's memory passes through every layer, so all layers must be equally wide, not {list(self.hidden)}")
         self.cells = nn.ModuleList(
-            SpatioTemporalLSTMCell(inputs, width, kernel_size, bias=bias, norm=norm, forget_bias=forget_bias, grid=self.grid)
-            for inputs, width in zip([self.input_channels, *hidden[:-1]], hidden, strict=True)
+            SpatioTemporalLSTMCell(inputs, width, self.gates, forget_bias=forget_bias)
+            for inputs, width in zip(self.layer_inputs, self.hidden, strict=True)
         )
 
-    def initial_state(self, batch: int, height: int, width: int) -> ZigzagState:
+    def initial_cells(self, batch: int, grid: tuple[int, ...]) -> ZigzagState:
         """Return zeros: (h, c) of each layer, and the memory m."""
-        grid = self.grid_of(height, width)
         layers = tuple((zeros(self, batch, width, *grid), zeros(self, batch, width, *grid)) for width in self.hidden)
         return layers, zeros(self, batch, self.hidden[0], *grid)
 
-    def step(self, frame: Tensor | None, state: ZigzagState, constants: Constants, known: Tensor | None = None) -> Step:
-        """Take a frame and predict the next."""
+    def climb(self, inputs: Tensor, state: ZigzagState, constants: Constants) -> tuple[Tensor, ZigzagState, Tensor | None]:
+        """Walk up the layers once."""
         layers, memory = state
-        hidden = self.to_input(frame, known)
-        states = []
-        for cell, (h, c) in zip(self.cells, layers, strict=True):
-            hidden, c, memory = cell(hidden, h, c, memory)
-            states.append((hidden, c))
-        return Step(self.to_frame(hidden), (tuple(states), memory))
+        hidden, states, penalties = inputs, [], []
+        for layer, (cell, (h, c)) in enumerate(zip(self.cells, layers, strict=True)):
+            below, recurrent = masks_of(constants, layer)
+            hidden, temporal, spatial = cell(dropped(hidden, below), dropped(h, recurrent), c, memory)
+            memory = spatial.memory
+            states.append((hidden, temporal.memory))
+            penalty = self.penalty(temporal, spatial)
+            if penalty is not None:
+                penalties.append(penalty)
+        return hidden, (tuple(states), memory), torch.stack(penalties).mean(dim=0) if penalties else None
+
+    def penalty(self, temporal: Remembered, spatial: Remembered) -> Tensor | None:
+        """Return a term ``(B,)`` of the training loss from what a layer has remembered, or None."""
+        return None
+
+
+class PredRNNv2(PredRNN):
+    """PredRNN trained to remember different things in its two memories; forecasts are PredRNN's, and the adapter takes no part in them.
+
+    The decoupling loss is beta times the mean, over steps, layers and channels, of ``|cos(A dc, A dm)|``: the increments of c and m,
+    through a shared 1x1 adapter A, as vectors over the grid. Norms have the floors of predrnn-pytorch, so that a blank clip gives 0.
+
+    Args:
+        decouple: beta, the weight of the decoupling loss (0.1 on Moving MNIST, 0.01 on KTH).
+        **settings: those of :class:`PredRNN`.
+    """
+
+    def __init__(self, *, decouple: float = 0.1, forget_bias: float = 1.0, **settings: Unpack[StackSettings]) -> None:
+        super().__init__(forget_bias=forget_bias, **settings)
+        if decouple < 0.0:
+            raise UserError(f"'decouple' is the weight of a loss, not negative; not {decouple}")
+        self.decouple = decouple
+        self.adapter = nn.Conv2d(self.hidden[0], self.hidden[0], 1, bias=False)
+
+    def penalty(self, temporal: Remembered, spatial: Remembered) -> Tensor | None:
+        """Return beta times the mean absolute cosine of a layer's increments in training, else None."""
+        if not self.training:
+            return None
+        flat = [self.adapter(part.increment).flatten(2) for part in (temporal, spatial)]
+        a, b = (functional.normalize(part, dim=2, eps=_NORM_FLOOR) for part in flat)
+        return self.decouple * functional.cosine_similarity(a, b, dim=2, eps=_COSINE_FLOOR).abs().mean(dim=1)

@@ -165,15 +165,18 @@ def _training_step(work: Work, step: int, batch: Batch, stop: bool) -> tuple[Ten
     work.optimizer.zero_grad(set_to_none=True)
 
     truth, valid = clips.spec.scale(batch.physical(clips.packing, work.device))
+    horizon = work.growing.at(step + 1, clips.horizon)
+    total = clips.context + horizon
+    truth, valid = truth[:, :total], valid[:, :total]
     use_truth = None
     if work.network.predicts_context:
-        use_truth = draw_truth(work.schedule, step + 1, draws, clips.context, clips.horizon).to(work.device)
-    known = None if batch.known is None else batch.known.to(work.device)
+        use_truth = draw_truth(work.schedule, step + 1, draws, clips.context, horizon).to(work.device)
+    known = None if batch.known is None else batch.known[:, :total].to(work.device)
     with autocast(work.device, settings.trainer.precision):
-        predictions, penalty = work.along.forward(truth, clips.context, clips.horizon, use_truth, valid, known, draws)
-    length = clips.horizon if settings.loss.get("over", "all") == "future" else predictions.shape[1]
-    total, count = work.loss(predictions[:, -length:], truth[:, -length:], valid[:, -length:])
-    share_of_loss = total / processes.sum(count).clamp(min=1)
+        predictions, penalty = work.along.forward(truth, clips.context, horizon, use_truth, valid, known, draws)
+    length = horizon if settings.loss.get("over", "all") == "future" else predictions.shape[1]
+    loss_sum, count = work.loss(predictions[:, -length:], truth[:, -length:], valid[:, -length:])
+    share_of_loss = loss_sum / processes.sum(count).clamp(min=1)
     if penalty is not None:
         share_of_loss = share_of_loss + penalty.sum() / size
     share_of_loss.backward()  # type: ignore[no-untyped-call]
@@ -183,7 +186,13 @@ def _training_step(work: Work, step: int, batch: Batch, stop: bool) -> tuple[Ten
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     asked = torch.tensor(float(stop), device=work.device)
-    *gradients, loss, asked = processes.sum_flat([*(parameter.grad for parameter in parameters), share_of_loss.detach(), asked])
+    # Running statistics, as of batch norms: each process has seen its own share of the batch.
+    statistics = [buffer for buffer in work.network.buffers() if buffer.is_floating_point()]
+    own = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    *sums, loss, asked = processes.sum_flat([*own, *statistics, share_of_loss.detach(), asked])
+    gradients = sums[: len(parameters)]
+    for buffer, summed in zip(statistics, sums[len(parameters) :], strict=True):
+        buffer.copy_(summed / processes.count)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     norm = torch.nn.utils.get_total_norm(gradients)

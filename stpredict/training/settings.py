@@ -98,6 +98,7 @@ class TrainerSettings:
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32``, or ``bf16`` autocast.
         threads: threads of torch in each process; None: torch's own choice.
+        recompute: keep some sqrt(T) of the T steps of a clip for the gradients and compute the rest again: less memory, more time.
     """
 
     max_steps: int
@@ -109,6 +110,7 @@ class TrainerSettings:
     device: str = "auto"
     precision: Precision = "fp32"
     threads: int | None = None
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "checkpoint_every", "keep", "log_every"):
@@ -142,7 +144,7 @@ class Settings:
         network: ``name``, ``weights`` (a predictor to start from), ``mismatch`` (what to do with weights of another shape:
             ``refuse``, or ``fresh`` to leave these as they were drawn), and what the network's own signature takes.
         loss: ``name``, ``over`` (``all`` T-1 predictions, or the ``future`` only), and what the loss takes.
-        sampling: ``name`` of a schedule, and what it takes.
+        sampling: ``name`` of a schedule, and what it takes; ``first_horizon`` and ``grown_at`` of a growing horizon.
         optimizer: how weights move.
         trainer: how long, where, and what is kept.
         run: where it writes.

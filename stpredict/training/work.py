@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from stpredict.losses import Loss, make_loss
 from stpredict.networks import Network, make_network
 from stpredict.predictor import Predictor, differences, load_predictor
 from stpredict.processes import Processes
-from stpredict.sampling import SCHEDULES, Schedule
+from stpredict.sampling import SCHEDULES, GrowingHorizon, Schedule
 from stpredict.training.settings import OptimizerSettings, Settings
 from stpredict.unroll import Unroll
 
 _RESERVED = ("name", "weights", "mismatch")
 """Keys of the network section that are not the network's own."""
+
+_GROWING = tuple(field.name for field in fields(GrowingHorizon))
+"""Keys of the sampling section that are not the schedule's own."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Work:
         along: the network along clips.
         loss: the loss.
         schedule: which frames fed are true.
+        growing: how many future frames a step trains on.
         optimizer: moves the weights.
     """
 
@@ -49,6 +53,7 @@ class Work:
     along: Unroll
     loss: Loss
     schedule: Schedule
+    growing: GrowingHorizon
     optimizer: torch.optim.Optimizer
 
     @property
@@ -86,7 +91,8 @@ def make_work(settings: Settings, processes: Processes) -> Work:
         torch.set_num_threads(settings.trainer.threads)
     clips = _load(settings, "train")
     validation = _load(settings, "validation") if settings.trainer.validate_every else None
-    schedule_settings = {key: value for key, value in settings.sampling.items() if key != "name"}
+    growing = {key: settings.sampling[key] for key in _GROWING if key in settings.sampling}
+    schedule_settings = {key: value for key, value in settings.sampling.items() if key not in ("name", *_GROWING)}
     loss_settings = {key: value for key, value in settings.loss.items() if key != "over"}
     network = _make_network(settings, clips).to(device)
     return Work(
@@ -95,9 +101,10 @@ def make_work(settings: Settings, processes: Processes) -> Work:
         device,
         clips,
         validation,
-        Unroll(network, clips.spec.scaled_fill),
+        Unroll(network, clips.spec.scaled_fill, settings.trainer.recompute),
         make_loss(loss_settings),
-        build(SCHEDULES[settings.sampling.get("name", "none")], schedule_settings, where="sampling"),
+        build(SCHEDULES[settings.sampling.get("name", "none")], schedule_settings, where="sampling", read_elsewhere=_GROWING),
+        build(GrowingHorizon, growing, where="sampling"),
         _make_optimizer(settings.optimizer, network),
     )
 
@@ -115,7 +122,9 @@ def _make_network(settings: Settings, clips: ClipSet) -> Network:
     spec = clips.spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = make_network(settings.network["name"], own, channels=spec.channels, frame_size=(spec.height, spec.width))
+        network = make_network(
+            settings.network["name"], own, channels=spec.channels, frame_size=(spec.height, spec.width), context=clips.context
+        )
     if network.patch_size > min(spec.height, spec.width):
         raise UserError(f"network.patch_size {network.patch_size} is larger than the frame of {spec.height} x {spec.width} pixels")
     if settings.network.get("weights"):
