@@ -7,4 +7,7 @@ READERS = {
     "folders": "stpredict.data.readers.folders:Folders",
     "video": "stpredict.data.readers.video:Video",
     "knmi": "stpredict.data.readers.knmi:Knmi",
+    "kth": "stpredict.data.readers.kth:Kth",
+    "taxibj": "stpredict.data.readers.taxibj:TaxiBj",
+    "kitticaltech": "stpredict.data.readers.kitticaltech:KittiCaltech",
 }
