@@ -67,4 +67,5 @@ class GradientHighwayUnit(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Take input and state ``(B, hidden, ...)``; return the new state, which is the output as well."""
         p, u = torch.chunk(self.x(x) + self.z(z), 2, dim=1)
-        return torch.lerp(z, torch.tanh(p), torch.sigmoid(u))
+        switch = torch.sigmoid(u)
+        return switch * torch.tanh(p) + (1.0 - switch) * z

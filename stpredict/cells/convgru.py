@@ -36,4 +36,4 @@ class ConvGRUCell(nn.Module):
         z = torch.sigmoid(xz + hz)
         g = xg + torch.sigmoid(xr + hr) * hg
         g = torch.tanh(g) if self.activation == "tanh" else functional.leaky_relu(g, 0.2)
-        return (torch.lerp(g, h, z),)
+        return ((1.0 - z) * g + z * h,)

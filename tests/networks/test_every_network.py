@@ -17,6 +17,8 @@ from stpredict.unroll import Unroll, rollout
 
 CONTEXT = 4
 STACK = {"hidden": [3, 3], "kernel_size": 3, "patch_size": 2}
+LEVELS = {"hidden": [3, 4], "kernel_size": 3, "patch_size": 2}
+
 FORMS: dict[str, dict[str, Any]] = {
     "convrnn": {**STACK},
     "convgru": {**STACK},
@@ -38,6 +40,11 @@ FORMS: dict[str, dict[str, Any]] = {
     "e3d_lstm frozen": {**STACK, "memory": "frozen", "norm": "channel", "bias": True, "recall": 2},
     "e3d_lstm stretched": {**STACK, "form": "stretched", "memory": "frozen"},
     "e3d_lstm stretched updated": {**STACK, "form": "stretched", "stride": 2, "norm": "layer"},
+    "encoder_forecaster": {**LEVELS},
+    "encoder_forecaster gru": {**LEVELS, "cell": "convgru", "activation": "leaky_relu", "strides": [1, 3]},
+    "encoder_forecaster peephole": {**LEVELS, "peephole": True, "norm": "layer", "dropout": 0.3},
+    "encoder_forecaster shared": {**LEVELS, "share_weights": True, "reconstruct": 0.5, "norm": "channel"},
+    "encoder_forecaster composite": {**LEVELS, "reconstruct": 0.5, "bias": False, "down_widths": [2, 5], "up_widths": [4, 2]},
     "simvp gsta": {"hidden": [4, 8], "layers": [2, 2], "translator": "gsta", "mlp_ratio": 2.0},
     "simvp incepu": {"hidden": [4, 8], "layers": [2, 2], "translator": "incepu"},
 }
@@ -132,6 +139,15 @@ def test_the_mask_and_known_inputs_are_seen(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_is_near_float32(form: str) -> None:
+    network, frames = make(form), clips()
+    exact = future(network, frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = future(network, frames).float()
+    assert 0.0 < float((near - exact).abs().median()) < 0.02 * max(1.0, float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_blank_clip_trains(form: str) -> None:
     network = make(form).train()
     frames = torch.zeros(2, 8, 1, 8, 10)
@@ -154,8 +170,8 @@ def inert_channels(form: str, name: str, count: int) -> slice:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_parameter_gets_a_gradient_and_it_is_right(form: str) -> None:
     """Against float64 finite differences along random directions, one for each parameter."""
-    network = make(form, size=(4, 6)).double().train()
-    frames = clips(size=(4, 6)).double()
+    network = make(form, size=(6, 8)).double().train()
+    frames = clips(size=(6, 8)).double()
     names, weights = zip(*network.named_parameters(), strict=True)
     goal = torch.rand_like(frames)
     draws = Draws(0, 0, (0, 1))
