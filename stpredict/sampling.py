@@ -107,7 +107,8 @@ class GrowingHorizon:
     grown_at: int = 0
 
     def __post_init__(self) -> None:
-        if (self.first_horizon is None) != (self.grown_at == 0) or self.grown_at < 0 or (self.first_horizon or 1) < 1:
+        known = self.first_horizon is not None
+        if known != (self.grown_at != 0) or self.grown_at < 0 or (self.first_horizon is not None and self.first_horizon < 1):
             raise UserError(
                 "A growing horizon needs sampling.first_horizon, at least 1, and sampling.grown_at, the step from which it is whole"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from stpredict.draws import Draws
 from stpredict.errors import UserError
-from stpredict.sampling import FreeRunning, ReverseScheduledSampling, ScheduledSampling, TeacherForcing, draw_truth
+from stpredict.sampling import FreeRunning, GrowingHorizon, ReverseScheduledSampling, ScheduledSampling, TeacherForcing, draw_truth
 
 
 @pytest.mark.parametrize(("iteration", "expected"), [(1, 0.99998), (2, 0.99996), (25000, 0.5), (49999, 2e-5), (50000, 0.0), (90000, 0.0)])
@@ -62,3 +64,24 @@ def test_impossible_schedules_are_refused(settings: tuple[float, float, int]) ->
         ScheduledSampling(*settings)
     with pytest.raises(UserError):
         ReverseScheduledSampling(5, 5, 1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 20), st.integers(1, 300))
+def test_a_horizon_grows_evenly_and_never_shrinks(first: int, horizon: int, grown_at: int) -> None:
+    growing = GrowingHorizon(first, grown_at)
+    horizons = [growing.at(iteration, horizon) for iteration in range(1, grown_at + 3)]
+    assert horizons == sorted(horizons) and horizons[-1] == horizon
+    assert grown_at == 1 or horizons[0] == min(first, horizon)
+    assert grown_at < horizon or max(b - a for a, b in pairwise(horizons)) <= 1
+
+
+def test_a_horizon_grows_as_said() -> None:
+    assert [GrowingHorizon(2, 9).at(iteration, 6) for iteration in range(1, 12)] == [2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6]
+    assert GrowingHorizon().at(1, 6) == 6
+
+
+@pytest.mark.parametrize("settings", [(None, 5), (2, 0), (0, 5), (2, -1)])
+def test_half_a_growing_horizon_is_refused(settings: tuple[int | None, int]) -> None:
+    with pytest.raises(UserError, match="needs sampling"):
+        GrowingHorizon(*settings)

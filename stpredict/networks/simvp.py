@@ -46,8 +46,8 @@ class SimVP(DirectNetwork):
     what comes out, before the decoder's last.
 
     The ``gsta`` translator has batch norms. In training with several processes each uses the statistics of its own share of the
-    batch; those that are gathered for forecasts are the first process's. So, other than for networks without batch norm, what is
-    learnt depends a little on the number of processes. ``incepu`` has none.
+    batch; those that are gathered for forecasts are the mean over all processes. So, other than for networks without batch norm,
+    what is learnt depends a little on the number of processes. ``incepu`` has none.
 
     Args:
         channels: C of a frame.

@@ -269,3 +269,37 @@ def test_a_loss_over_the_future_alone(tmp_path: Path, left_alone: Path) -> None:
 def test_a_config_by_name_and_by_path(tmp_path: Path) -> None:
     assert load_settings("demo").network["name"] == load_settings("demo", ["--trainer.max_steps=5"]).network["name"]
     assert load_settings("demo", ["--trainer.max_steps=5"]).trainer.max_steps == 5
+
+
+CURRICULUM: dict[str, Any] = {
+    "network": {"name": "predrnn_v2", "hidden": [4, 4], "kernel_size": 3, "patch_size": 4, "dropout": 0.3, "decouple": 0.1},
+    "sampling": {"first_horizon": 1, "grown_at": 5},
+}
+
+
+def test_a_curriculum_with_dropout_goes_on_exactly(tmp_path: Path) -> None:
+    """Masks and horizon are functions of the step, so a run that was stopped in the middle of both ends as one left alone."""
+    assert train(make_settings(tiny(tmp_path / "alone", **CURRICULUM)), progress=False).exit_code == 0
+    short = tiny(tmp_path / "stopped", **{**CURRICULUM, "optimizer": {"schedule": "constant"}})
+    whole = tiny(tmp_path / "whole", **{**CURRICULUM, "optimizer": {"schedule": "constant"}})
+    short["trainer"] = {**short["trainer"], "max_steps": 3}
+    train(make_settings(short), progress=False)
+    resume(tmp_path / "stopped", ["--trainer.max_steps=8"], progress=False)
+    train(make_settings(whole), progress=False)
+    assert state(tmp_path / "stopped")[0] == state(tmp_path / "whole")[0]
+
+
+def test_a_horizon_that_grows_trains_on_fewer_frames_at_first(tmp_path: Path) -> None:
+    """The first step's loss is that of a run whose horizon is one frame."""
+    growing = tiny(tmp_path / "growing", sampling={"first_horizon": 1, "grown_at": 5}, trainer={"max_steps": 1, "validate_every": 0})
+    one = tiny(tmp_path / "one", data={"horizon": 1}, trainer={"max_steps": 1, "validate_every": 0})
+    losses = []
+    for settings in (growing, one):
+        run = train(make_settings(settings), progress=False)
+        losses.append(float(state(run.folder)[1][0]["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_recomputing_trains_the_same(tmp_path: Path, left_alone: Path) -> None:
+    run = train(make_settings(tiny(tmp_path / "again", trainer={"recompute": True})), progress=False)
+    assert state(run.folder) == state(left_alone)

@@ -33,11 +33,15 @@ CONFIG: dict[str, Any] = {
 def run(folder: Path, processes: int, *more: str) -> None:
     config = folder.parent / f"{folder.name}.yaml"
     config.write_text(yaml.safe_dump({**CONFIG, "run": {"folder": str(folder)}}))
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launch, "-m", "stpredict", "train", str(config), *more]
+    assert launch(config, processes, *more) == str(folder)
+
+
+def launch(config: Path, processes: int, *more: str) -> str:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "stpredict", "train", str(config), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == str(folder)
+    return done.stdout.strip()
 
 
 def column(folder: Path, name: str) -> list[float]:
@@ -67,3 +71,18 @@ def test_a_folder_that_exists_stops_all_processes(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode != 0 and "never overwritten" in done.stderr
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_two_processes_share_their_batch_statistics(tmp_path: Path) -> None:
+    """With equal shares the mean of both processes' means is the mean of the batch; every process then validates with the same network."""
+    config = tmp_path / "simvp.yaml"
+    network = {"name": "simvp", "hidden": [4, 8], "layers": [2, 2], "mlp_ratio": 2.0}
+    data = {**CONFIG["data"], "batch_size": 4, "horizon": 3}
+    steps = {**CONFIG["trainer"], "max_steps": 1}
+    config.write_text(yaml.safe_dump({**CONFIG, "network": network, "data": data, "sampling": {}, "trainer": steps}))
+    for processes in (1, 2):
+        launch(config, processes, f"--run.folder={tmp_path / str(processes)}")
+    one, two = (safetensors.torch.load_file(tmp_path / name / "last.safetensors") for name in "12")
+    means = [name for name in one if name.endswith("running_mean")]
+    assert means and all(float(one[name].abs().max()) > 0 for name in means)
+    torch.testing.assert_close(two[means[0]], one[means[0]], atol=1e-7, rtol=1e-4)
