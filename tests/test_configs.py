@@ -15,6 +15,7 @@ from stpredict.configuration import read_config
 from stpredict.data import load_data
 from stpredict.errors import UserError
 from stpredict.files import shipped_names
+from stpredict.networks import NETWORKS
 from stpredict.processes import Processes
 from stpredict.training import load_settings
 from stpredict.training.schedules import learning_rate
@@ -78,21 +79,40 @@ def test_no_key_would_pass_unread(name: str, roots: dict[str, Path | None]) -> N
             work_of(name, roots, f"--{key}_=1")
 
 
-@pytest.mark.parametrize(("name", "weights", "steps"), [("predrnn", 23_838_720, 80_000), ("convlstm", 11_675_648, 125_000)])
-def test_the_published_recipes(name: str, weights: int, steps: int, roots: dict[str, Path | None]) -> None:
-    """Weights as counted in OpenSTL's files, for ConvLSTM without those that its code never uses; steps are 200 x 10,000 / 16 there."""
+PUBLISHED = {
+    "convlstm": (11_675_648, 125_000, 16, [5e-4 / 25, 5e-4, 5e-4 / 25e4]),
+    "predrnn": (23_838_720, 80_000, 16, [3e-4] * 3),
+    "predrnn_v2": (23_855_104, 80_000, 16, [1e-4] * 3),
+    "predrnnpp": (15_390_160, 80_000, 8, [1e-3] * 3),
+    "e3d_lstm": (9_622_032, 80_000, 4, [1e-3] * 3),
+    "simvp_gsta": (46_769_665, 125_000, 16, [1e-3 / 25, 1e-3, 1e-3 / 25e4]),
+    "simvp_incepu": (57_946_113, 125_000, 16, [1e-3 / 25, 1e-3, 1e-3 / 25e4]),
+}
+"""Weights as counted in published files, without those that their code never uses; steps; batch; first, highest and last rate."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_recipes(name: str, roots: dict[str, Path | None]) -> None:
+    weights, steps, batch, published = PUBLISHED[name]
     work = work_of(f"moving_mnist/{name}", roots)
     settings = work.settings
     assert sum(weight.numel() for weight in work.network.parameters()) == weights
-    assert (settings.trainer.max_steps, settings.data.batch_size) == (steps, 16)
+    assert (settings.trainer.max_steps, settings.data.batch_size) == (steps, batch)
     assert (work.clips.context, work.clips.horizon, work.clips.spec.shape) == (10, 10, (1, 64, 64))
-    assert work.schedule.probabilities(1) == (1.0, pytest.approx(0.99998))
-    assert work.schedule.probabilities(25_000) == (1.0, pytest.approx(0.5))
-    assert work.schedule.probabilities(50_000) == (1.0, 0.0)
     assert isinstance(work.optimizer, torch.optim.Adam)
     rates = [learning_rate(settings.optimizer, step, steps) for step in (0, int(0.3 * steps) - 1, steps - 1)]
-    published = {"predrnn": [3e-4, 3e-4, 3e-4], "convlstm": [5e-4 / 25, 5e-4, 5e-4 / 25e4]}
-    assert rates == pytest.approx(published[name])
+    assert rates == pytest.approx(published)
+    if name == "predrnn_v2":
+        assert work.schedule.probabilities(27_500) == (pytest.approx(0.816060, abs=1e-6), pytest.approx(0.45))
+    elif work.network.predicts_context:
+        assert work.schedule.probabilities(1) == (1.0, pytest.approx(0.99998))
+        assert work.schedule.probabilities(25_000) == (1.0, pytest.approx(0.5))
+        assert work.schedule.probabilities(50_000) == (1.0, 0.0)
+
+
+def test_every_network_has_a_recipe_for_moving_mnist() -> None:
+    networks = {load_settings(name).network["name"] for name in NAMES if name.startswith("moving_mnist/")}
+    assert networks == set(NETWORKS)
 
 
 @pytest.mark.skipif(not RADAR.is_dir(), reason="KNMI's files are not here")

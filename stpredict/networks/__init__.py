@@ -42,21 +42,41 @@ def create_network(
 ) -> Network:
     """Create a network with fresh weights, drawn from torch's own generator.
 
-    ========  =====================================  ==========================================  =====================================
-    name      paper                                  code with the same numbers                  difference from the paper
-    ========  =====================================  ==========================================  =====================================
-    convlstm  Shi et al. 2015, arXiv 1506.04214      OpenSTL 1.x                                 no peepholes, no biases
-    predrnn   Wang et al., NeurIPS 2017              predrnn-pytorch (2021), OpenSTL             no biases, forget bias 1
-    ========  =====================================  ==========================================  =====================================
+    ==================  ==================================  ==============================  =========================================
+    name                paper                               code with the same numbers      difference left
+    ==================  ==================================  ==============================  =========================================
+    convrnn             Elman 1990, with convolutions       none compared                   none
+    convgru             Shi et al. 2017, arXiv 1706.03458   none compared                   stacked next-frame form; tanh by default
+    convlstm            Shi et al. 2015, arXiv 1506.04214   OpenSTL 0.x, 1.x                stacked next-frame form; peepholes and
+                                                                                            biases are options, as the code has none
+    predrnn             Wang et al., NeurIPS 2017           predrnn-pytorch, OpenSTL        no biases, forget bias 1, as the code
+    predrnn_v2          Wang et al. 2022, arXiv 2103.09504  predrnn-pytorch, OpenSTL        decoupling averaged, not summed, as the
+                                                                                            code; adapter not run in forecasts
+    predrnnpp           Wang et al. 2018, arXiv 1804.06300  predrnn-pp, OpenSTL 0.x, 1.x    gates as the code: h in o, no m in g'
+    e3d_lstm            Wang et al. 2019, ICLR              e3d_lstm, OpenSTL               gates as the code: m through a tanh
+                                                                                            convolution, o a sigmoid of a tanh
+    encoder_forecaster  Shi et al. 2015 and 2017            none compared                   deepest forecaster cell has no input
+    simvp               Tan et al. 2022, arXiv 2211.12509   OpenSTL 0.x, 1.x                none
+    ==================  ==================================  ==============================  =========================================
+
+    Where published code has had more than one maths, a setting names it:
+
+    * ``convlstm``: ``hidden_from="candidate"`` is OpenSTL before December 2023, and all its released weights.
+    * ``predrnnpp``: ``temporal_from="memory"`` likewise; ``norm="channel", bias=True`` is predrnn-pp; ``highway`` moves or removes the
+      gradient highway.
+    * ``e3d_lstm``: ``memory="frozen"`` is both published codes, ``updated`` the paper; ``form="padded"`` (with ``norm="channel",
+      norm_epsilon=1e-12, bias=True, readout_bias=True``) is e3d_lstm, ``form="stretched"`` OpenSTL; ``recall`` is the paper's tau.
+    * ``encoder_forecaster``: ``cell`` is ``convlstm`` (2015) or ``convgru`` (2017).
+    * ``simvp``: ``translator`` is ``gsta`` or ``incepu``.
 
     Args:
         name: one of :func:`list_networks`, or a class of your own as ``package.module:Class``.
         channels: C of a frame.
-        hidden: channels of each layer.
+        hidden: channels of each layer; of ``simvp``, of its encoder and its translator.
         kernel_size: of the gate convolutions.
         patch_size: P; frames become a grid of H/P x W/P patches.
         frame_size: (H, W) of a frame; required where parameters depend on it.
-        **settings: what else the network's own signature takes.
+        **settings: what else the network's own signature takes; ``context``, the observed frames, where parameters depend on it (simvp).
 
     Raises:
         UserError: the name is unknown, or a setting is unknown, missing or impossible.
