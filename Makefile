@@ -26,5 +26,5 @@ lint: .venv/has-tests
 	touch $@
 
 .venv/has-tests: .venv/made $(WANTED)
-	$(INSTALL) '.[test,track,radar]'
+	$(INSTALL) '.[test,track,radar,onnx,hub]'
 	touch $@ .venv/has-stpredict

@@ -13,7 +13,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Literal, Union
 
@@ -219,7 +219,8 @@ def build(
 def settings_of(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     """Return the settings that a callable's signature names, each with its default, and whether it takes any other name as well.
 
-    A setting without a default has ``inspect.Parameter.empty``. ``**settings: Unpack[Table]`` stands for the keys of a TypedDict.
+    A setting without a default has ``inspect.Parameter.empty``. ``**settings: Unpack[Table]`` stands for the keys of
+    a TypedDict, whose defaults are those of the base class that takes them.
     """
     parameters = inspect.signature(target).parameters
     shared = _shared_settings(_annotations(target))
@@ -229,11 +230,17 @@ def settings_of(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     if shared is not None:
-        empty = inspect.Parameter.empty
-        return known | {name: empty if name in shared.__required_keys__ else None for name in shared.__annotations__}, False
+        bases = [base.__init__ for base in getattr(target, "__mro__", ())]
+        return known | {name: _default(bases, name) for name in (*shared.__required_keys__, *shared.__optional_keys__)}, False
     kinds = {parameter.kind for parameter in parameters.values()}
     # (*args, **kwargs) says nothing about settings: it is what a class without an __init__ of its own inherits from nn.Module.
     return known, inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+
+
+def _default(functions: Iterable[Callable[..., Any]], name: str) -> Any:
+    """Return the default that the first of some functions with such a parameter gives it."""
+    found = (inspect.signature(function).parameters.get(name) for function in functions)
+    return next((parameter.default for parameter in found if parameter is not None), inspect.Parameter.empty)
 
 
 def _shared_settings(hints: Mapping[str, Any]) -> Any:

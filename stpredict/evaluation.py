@@ -190,8 +190,10 @@ def evaluate(
         raise UserError(f"The split '{data.split}' of '{data.card}' holds no clip of {data.context} + {data.horizon} frames")
 
     where = choose_device(device)
-    training = training_clips if training_clips is not None else _training_split(data)
-    given = [_open(predictor, where, training) for predictor in _several(predictors)]
+    named = _several(predictors)
+    asks = baselines or any(one == "training-mean" or isinstance(one, TrainingMean) for one in named)
+    training = _training_split(data) if training_clips is None and asks else training_clips
+    given = [_open(predictor, where, training) for predictor in named]
     added = _baselines(where, training, besides=given) if baselines else []
     contestants = _by_name([*given, *added])
     if not contestants:

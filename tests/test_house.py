@@ -74,7 +74,7 @@ def test_every_package_is_listed_for_the_wheel() -> None:
 
 def test_all_that_the_tests_need_is_pinned_to_what_is_installed() -> None:
     options, extras = setup()["options"], setup()["options.extras_require"]
-    wanted = [options["install_requires"], *(extras[name] for name in ("test", "track", "radar"))]
+    wanted = [options["install_requires"], *(extras[name] for name in ("test", "track", "radar", "onnx", "hub"))]
     waiting = [Requirement(line) for text in wanted for line in lines(text)]
     pinned = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():

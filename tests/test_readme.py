@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from stpredict.cli.main import main
 from stpredict.data.card import read_card
+from stpredict.networks import create_network
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -46,6 +48,11 @@ RUN = {
     "stpredict forecast runs/video-1 holiday.mp4 --horizon 20 --out next.mp4": "",
     "stpredict train mine.yaml": f"{SHORT} {FEW_CLIPS} --data.settings.size 32",
     "stpredict evaluate runs/mine-1 runs/demo-1 --data moving_digits": "",
+    "stpredict train moving_digits/predrnnpp": f"{TINY} {FEW_CLIPS}",
+    "stpredict info runs/predrnnpp-1": "",
+    "stpredict import model.ckpt-80000 --patch-size 4 --context 10 --out mine.safetensors": "",
+    "stpredict info mine.safetensors": "",
+    "stpredict import --list": "",
     "stpredict train moving_mnist/convlstm_small --data.root ~/mnist": f"{TINY} {FEW_CLIPS}",
     "stpredict evaluate runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --out both.json": "",
     "stpredict render runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --clip 7 --out both.gif": "",
@@ -67,6 +74,8 @@ NOT_RUN = {
     "make demo": "it makes an environment and trains for minutes: run whole before a change is taken",
     "pip install .": "tests/test_packaging.py installs from a wheel and editable",
     "stpredict train moving_mnist/predrnn --data.root ~/mnist --precision bf16": "it takes a GPU for hours; tests/test_configs.py makes it",
+    "stpredict import mmnist_predrnn_one_ep200 --out predrnn.safetensors": "it needs a network: tests/cli/test_importing.py has a server",
+    "stpredict import --verify predrnn.safetensors --root ~/mnist": "it needs those weights: tests/test_verification.py has others",
     "python tools/benchmark.py step --out step.json": "tests/test_benchmark.py",
 }
 """Each command that is not run here, with the reason."""
@@ -74,7 +83,19 @@ NOT_RUN = {
 REPLACED = {"--trainer.max_steps=200": "--trainer.max_steps=2", "limit=100": "limit=4"}
 """What is made smaller in Python."""
 
-RUNS = ["demo-1", "demo-2", "short", "predrnn_small-1", "convlstm_small-1", "predrnn-1", "video-1", "mine-1", "mine-2", "longer-1"]
+RUNS = [
+    "demo-1",
+    "demo-2",
+    "short",
+    "predrnn_small-1",
+    "convlstm_small-1",
+    "predrnn-1",
+    "predrnnpp-1",
+    "video-1",
+    "mine-1",
+    "mine-2",
+    "longer-1",
+]
 """The runs that are left, each ended."""
 
 
@@ -201,6 +222,12 @@ def make_stand_ins(folder: Path, films: ModuleType, knmi_files: ModuleType) -> N
         (folder / "mnist" / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes())
     knmi_files.write_sample(folder / "radar", frames=92, height=32, width=28)
     films.write_video(folder / "holiday.mp4", films.wandering_square(200, 32, 48, colour=True))
+    network = create_network("predrnn", channels=1, hidden=[4, 4], kernel_size=3, patch_size=4).state_dict()
+    theirs = {
+        re.sub(r"cells\.(\d)\.(\w+)\.", r"cell_list.\1.conv_\2.", name).replace("conv_out", "conv_last"): network[name] for name in network
+    }
+    theirs["conv_last.weight"] = theirs.pop("readout.weight")
+    torch.save({"net_param": theirs}, folder / "model.ckpt-80000")
     (folder / "raw").mkdir()
     for seed in range(5):
         films.wandering_square(30, 32, 32, seed=seed).tofile(folder / "raw" / f"{seed}.raw")

@@ -155,6 +155,8 @@ def test_a_predictor_in_words(tmp_path: Path) -> None:
         "frames      1 x 8 x 12, units mm/h, every 5 min",
         "scaled      sqrt, 0 to 0 and 100 to 1; missing is fed as 0",
         "trained     6 observed frames, 4 to forecast",
+        f"cost        {count * 6 * 9 / 1000:.1f} thousand multiply-adds for a clip of 6 + 4 frames",
+        f"memory      weights {count * 4 / 1024:.1f} KiB, state 192 bytes for each clip after 6 frames",
         "grid        +proj=stere, corners (0.0, -3650.0, 12.0, -3642.0), row 0 in the north",
         "run         rain-1",
         "step        7",

@@ -41,12 +41,14 @@ class RecurrentNetwork(nn.Module, ABC):
         patch_size: height and width of the frames given to a step are multiples of it.
         takes_valid: True when a step's frame carries the mask ``valid`` as C more channels (1 = a value exists).
         stochastic: True when ``prepare`` uses its draws in a forecast, so that members differ.
+        training_settings: settings that change no forecast, such as ``dropout``.
     """
 
     predicts_context: bool = True
     patch_size: int = 1
     takes_valid: bool = False
     stochastic: bool = False
+    training_settings: tuple[str, ...] = ()
 
     @abstractmethod
     def initial_state(self, batch: int, height: int, width: int) -> State:
@@ -76,12 +78,14 @@ class DirectNetwork(nn.Module, ABC):
         patch_size: height and width of its frames are multiples of it.
         takes_valid: True when observed frames carry the mask ``valid`` as C more channels.
         stochastic: always False.
+        training_settings: settings that change no forecast, such as ``drop_path``.
     """
 
     predicts_context: bool = False
     patch_size: int = 1
     takes_valid: bool = False
     stochastic: bool = False
+    training_settings: tuple[str, ...] = ()
 
     def prepare(self, batch: int, draws: Draws | None = None) -> Constants:
         """Return what ``forecast`` takes as ``constants``. Draws are given in training, and to each member of a forecast."""

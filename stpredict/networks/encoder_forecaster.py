@@ -128,6 +128,7 @@ class EncoderForecaster(RecurrentNetwork):
     """
 
     predicts_context = False
+    training_settings = ("dropout", "reconstruct")
 
     def __init__(
         self,

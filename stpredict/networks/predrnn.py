@@ -76,6 +76,8 @@ class PredRNNv2(PredRNN):
         **settings: those of :class:`PredRNN`.
     """
 
+    training_settings = ("dropout", "decouple")
+
     def __init__(self, *, decouple: float = 0.1, forget_bias: float = 1.0, **settings: Unpack[StackSettings]) -> None:
         super().__init__(forget_bias=forget_bias, **settings)
         if decouple < 0.0:

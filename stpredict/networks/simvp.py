@@ -65,6 +65,8 @@ class SimVP(DirectNetwork):
         known_channels: K of the known inputs; those of the frames that are fed are used.
     """
 
+    training_settings = ("drop_path",)
+
     def __init__(
         self,
         *,

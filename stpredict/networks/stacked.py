@@ -66,6 +66,8 @@ class StackedNetwork(RecurrentNetwork):
         bound: parameters depend on the grid even without a layer norm.
     """
 
+    training_settings: tuple[str, ...] = ("dropout",)
+
     def __init__(
         self,
         *,

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from stpredict.configuration import build
+from stpredict import extensions
+from stpredict.configuration import build, settings_of
 from stpredict.data import load_data
 from stpredict.data.clips import ClipSet
 from stpredict.devices import choose_device
 from stpredict.errors import UserError
 from stpredict.losses import Loss, make_loss
-from stpredict.networks import Network, make_network
+from stpredict.networks import NETWORKS, Network, make_network
 from stpredict.predictor import Predictor, differences, load_predictor
 from stpredict.processes import Processes
 from stpredict.sampling import SCHEDULES, GrowingHorizon, Schedule
@@ -146,7 +147,25 @@ def _start_from(network: Network, path: Path, settings: Settings) -> None:
             raise UserError(
                 f"network.weights: {path} does not fit this network: {'; '.join(differing)} (network.mismatch: fresh leaves these as drawn)"
             )
+        other = _other_maths(source, network, settings)
+        if other:
+            raise UserError(f"network.weights: {path} is of a network that computes something else with weights of this shape: {other}")
     network.load_state_dict({**fresh, **given})
+
+
+def _other_maths(source: Predictor, network: Network, settings: Settings) -> str:
+    """Return in words the settings that change what the same weights compute."""
+    name = settings.network["name"]
+    if source.network_name != name:
+        return ""
+    known, _ = settings_of(extensions.find("networks", name, NETWORKS))
+    theirs, ours = ({**known, **given} for given in (source.network_settings, settings.network))
+    differing = [key for key in known if key not in network.training_settings and _plain(theirs[key]) != _plain(ours[key])]
+    return "; ".join(f"set network.{key} to {theirs[key]}, not {ours[key]}" for key in differing)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
 
 
 def _make_optimizer(settings: OptimizerSettings, network: Network) -> torch.optim.Optimizer:

@@ -15,6 +15,7 @@ from stpredict.frames import FrameSpec
 from stpredict.networks import make_network
 from stpredict.predictor import Predictor, differences
 from stpredict.weights import convlstm_pytorch, e3d_lstm, openstl, predrnn_pp, predrnn_pytorch
+from stpredict.weights.catalogue import Published
 from stpredict.weights.container import Container, read_container
 from stpredict.weights.facts import Facts
 from stpredict.weights.translation import Source, Translation
@@ -28,12 +29,13 @@ SOURCES: dict[str, Source] = {
 """The sources by name; ``auto`` asks them in this order."""
 
 
-def import_predictor(path: str | Path, source: str = "auto", **facts: Any) -> Predictor:
+def import_predictor(path: str | Path, source: str = "auto", published: Published | None = None, **facts: Any) -> Predictor:
     """Make a predictor of a foreign checkpoint; nothing that it holds is run.
 
     Args:
         path: a ``.pth``, ``.ckpt`` or other file of ``torch.save``; or a TensorFlow 1 checkpoint: its prefix, a file of it, or its folder.
         source: ``openstl``, ``predrnn-pytorch``, ``predrnn-pp`` or ``e3d_lstm``; ``auto`` recognises it by the names in it.
+        published: the entry of the catalogue whose file it is; what that tells need not be given, and must agree.
         **facts: what the file may not tell: ``patch_size``, ``channels``, ``context``, ``stride``, ``maths``, ``memory``, ``weights``,
             ``horizon``, ``height``, ``width`` (:data:`stpredict.weights.facts.EXPLAINED`). What the file tells too must agree.
 
@@ -47,10 +49,14 @@ def import_predictor(path: str | Path, source: str = "auto", **facts: Any) -> Pr
     container = read_container(path)
     name = recognise(container, source, Path(path))
     known = Facts(facts)
+    for fact, value in published.facts.items() if published else ():
+        known.tell(fact, value, "catalogue")
     try:
         translation = SOURCES[name].translate(container, known)
     except UserError as error:
         raise UserError(f"{path} ({name}): {error}") from None
+    if published and translation.network != published.network:
+        raise UserError(f"{path} holds the weights of a '{translation.network}', not of '{published.network}' as {published.name} does")
     context = known.get("context")
     horizon = known.by_rule("horizon", context)
     height, width = known.frame_size()
@@ -58,6 +64,7 @@ def import_predictor(path: str | Path, source: str = "auto", **facts: Any) -> Pr
     network = fill(translation, spec, context, Path(path))
     provenance = {
         "origin": name,
+        "catalogue": published.name if published else None,
         "file": Path(path).name,
         "sha256": {file.name: _hash(file) for file in container.files},
         "facts": known.plain(),

@@ -278,7 +278,11 @@ def _copy(memory: mmap.mmap, record: _Record) -> Tensor:
     with memoryview(memory) as everything, everything[record.start : record.start + record.size] as found:
         if record.crc is not None and zlib.crc32(found) != record.crc:
             raise ValueError("a checksum does not fit")
-    return torch.frombuffer(memory, dtype=torch.uint8, count=record.size, offset=record.start).clone()
+    copy = torch.frombuffer(memory, dtype=torch.uint8, count=record.size, offset=record.start).clone()
+    if hasattr(mmap, "MADV_DONTNEED"):  # the pages of the file that were read count as ours until they are given back
+        first = record.start - record.start % mmap.PAGESIZE
+        memory.madvise(mmap.MADV_DONTNEED, first, record.start + record.size - first)
+    return copy
 
 
 @contextmanager

@@ -15,7 +15,20 @@ import stpredict
 from stpredict.cli.main import main
 from stpredict.errors import UserError
 
-COMMANDS = ["train", "resume", "evaluate", "forecast", "render", "data", "data list", "data show", "data check", "data preview", "info"]
+COMMANDS = [
+    "train",
+    "resume",
+    "evaluate",
+    "forecast",
+    "render",
+    "data",
+    "data list",
+    "data show",
+    "data check",
+    "data preview",
+    "info",
+    "import",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

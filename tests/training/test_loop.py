@@ -303,3 +303,14 @@ def test_a_horizon_that_grows_trains_on_fewer_frames_at_first(tmp_path: Path) ->
 def test_recomputing_trains_the_same(tmp_path: Path, left_alone: Path) -> None:
     run = train(make_settings(tiny(tmp_path / "again", trainer={"recompute": True})), progress=False)
     assert state(run.folder) == state(left_alone)
+
+
+def test_weights_of_another_maths_are_refused(tmp_path: Path) -> None:
+    """Weights of the same shapes, trained with another formula, would be wrong without a word."""
+    legacy = tiny(tmp_path / "legacy", network={"name": "convlstm", "hidden_from": "candidate", "dropout": 0.2}, trainer={"max_steps": 1})
+    train(make_settings(legacy), progress=False)
+    fixed = tiny(tmp_path / "fixed", network={"name": "convlstm", "weights": str(tmp_path / "legacy")}, trainer={"max_steps": 1})
+    with pytest.raises(UserError, match=r"set network\.hidden_from to candidate, not cell"):
+        train(make_settings(fixed), progress=False)
+    fixed["network"]["hidden_from"] = "candidate"
+    assert train(make_settings(fixed), progress=False).exit_code == 0
