@@ -34,7 +34,6 @@ from stpredict.errors import UserError, import_optional
 from stpredict.files import whole_file
 from stpredict.frames import FrameSpec
 from stpredict.networks import DirectNetwork, Network, RecurrentNetwork
-from stpredict.patches import pad_to_patches
 from stpredict.predictor import Predictor
 
 Program = Literal["forecast", "step"]
@@ -115,19 +114,10 @@ class ForecastProgram(nn.Module):
 
     def forward(self, observed: Tensor, known: Tensor | None = None) -> Tensor:
         """Take ``(B, context, C, H, W)``, NaN = missing, and return ``(B, horizon, C, H, W)``."""
-        network, context, (height, width) = self.network, observed.shape[1], observed.shape[-2:]
-        frames, valid = unroll.complete(network, *self.spec.scale(observed), self.spec.scaled_fill)
-        known = None if known is None else pad_to_patches(known, network.patch_size, 0.0)
-        if isinstance(network, DirectNetwork):
-            frames = torch.cat([frames, valid.to(frames.dtype)], dim=2) if network.takes_valid else frames
-            constants = network.prepare(frames.shape[0])
-            future = network.forecast(frames, self.horizon, known, **({} if constants is None else {"constants": constants}))
-        else:
-            place = unroll.begin(network, frames.shape[0], frames.shape[-2], frames.shape[-1])
-            seen = None if known is None else known[:, 1 : context + 1]
-            _, place, _ = unroll.advance(network, place, context, frames, None, valid, seen)
-            future, _ = unroll.finish(network, place, self.horizon, known=None if known is None else known[:, context:])
-        return self.spec.unscale(future[..., :height, :width])
+        along = unroll.Unroll(self.network, self.spec.scaled_fill)
+        frames, valid = self.spec.scale(observed)
+        future, _ = along.forward(frames, observed.shape[1], self.horizon, None, valid, known)
+        return self.spec.unscale(future[:, -self.horizon :])
 
 
 class StepProgram(nn.Module):

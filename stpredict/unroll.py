@@ -210,7 +210,7 @@ class Unroll(nn.Module):
             observed = frames[:, :context]
             if network.takes_valid:
                 observed = torch.cat([observed, valid[:, :context].to(observed.dtype)], dim=2)
-            constants = network.prepare(len(observed), draws)
+            constants = network.prepare(observed.shape[0], draws)
             prepared = {} if constants is None else {"constants": constants}
             return network.forecast(observed, horizon, known, **prepared)[..., :height, :width], None
 
@@ -219,7 +219,7 @@ class Unroll(nn.Module):
         recompute = math.isqrt(context + horizon) if self.recompute else 0
         within, place, penalty = advance(
             network,
-            begin(network, len(frames), frames.shape[-2], frames.shape[-1], draws),
+            begin(network, frames.shape[0], frames.shape[-2], frames.shape[-1], draws),
             context,
             frames[:, :context],
             None if use_truth is None else use_truth[:, :context],

@@ -100,7 +100,8 @@ def test_inference(measure: Measure) -> None:
 
 def check_network_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        network = stpredict.create_network(row["name"], channels=1, hidden=[4, 4], kernel_size=3, patch_size=4)
+        settings = {"hidden": [4, 32], "layers": [4, 8], "context": 2} if row["name"] == "simvp" else {"hidden": [4, 4], "patch_size": 4}
+        network = stpredict.create_network(row["name"], channels=1, kernel_size=3, **settings)
         assert row["parameters"] == sum(weight.numel() for weight in network.parameters())
         assert (row["hidden"], row["size"], row["frames"]) == ("4 4", 16, "2 + 3")
         assert row["clips_per_second"] == pytest.approx(row["batch_size"] / row["seconds"])

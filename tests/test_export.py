@@ -26,8 +26,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "simvp": {"hidden": [4, 8], "layers": [2, 2]},
     "encoder_forecaster": {"hidden": [4, 4], "kernel_size": 3},
 }
-BATCHES: dict[str, int] = {"encoder_forecaster": 2}
-"""Clips at a time of networks whose code takes that for a number."""
 
 
 def trained(name: str, context: int = 1, **extra: Any) -> Predictor:
@@ -84,18 +82,18 @@ def quick(name: str, suffix: str) -> bool:
 )
 def test_the_forecast_of_every_network(name: str, suffix: str, tmp_path: Path) -> None:
     predictor = trained(name)
-    path = export_predictor(predictor, tmp_path / f"program{suffix}", batch=BATCHES.get(name))
+    path = export_predictor(predictor, tmp_path / f"program{suffix}")
     run = RUNS[suffix](path)
-    for batch in (1, 2, 3) if name not in BATCHES else (BATCHES[name],):
+    for batch in (1, 2, 3):
         expected = predictor.forecast(rain(batch, 1), 2)
         torch.testing.assert_close(run(rain(batch, 1)), [expected], rtol=1e-5, atol=1e-5)
     assert float(expected.std()) > 1e-4, "a forecast that is not all alike"
     assert [file.name for file in tmp_path.iterdir()] == [path.name], "one file, and nothing left beside it"
 
 
-def test_the_forecast_of_openstls_e3d_lstm_for_so_many_clips(tmp_path: Path) -> None:
+def test_the_forecast_of_openstls_e3d_lstm(tmp_path: Path) -> None:
     predictor = trained("e3d_lstm", form="stretched", memory="frozen")
-    run = run_onnx(export_predictor(predictor, tmp_path / "program.onnx", batch=2))
+    run = run_onnx(export_predictor(predictor, tmp_path / "program.onnx"))
     torch.testing.assert_close(run(rain(2, 1)), [predictor.forecast(rain(2, 1), 2)], rtol=1e-5, atol=1e-5)
 
 

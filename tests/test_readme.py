@@ -62,6 +62,9 @@ RUN = {
     "stpredict info runs/demo-1": "",
     "torchrun --standalone --nproc-per-node 2 -m stpredict train demo": TINY,
     "stpredict train longer.yaml --data.root ~/mnist --seed 1": f"{SHORT} --network.hidden [4,4,4] {FEW_CLIPS}",
+    "stpredict export runs/demo-1 --out demo.pt2": "",
+    "stpredict export runs/demo-1 --out demo.onnx": "",
+    "stpredict export runs/demo-1 --what step --out step.pt2": "",
     "stpredict data check raw.yaml --root raw": "",
     "stpredict train mine.yaml --data.card raw.yaml --data.root raw --data.context 5 --data.horizon 5 --loss.name more:Charbonnier": SHORT,
     "stpredict evaluate runs/mine-2 --data raw.yaml --root raw --score mse more:Bias": "",
@@ -76,6 +79,8 @@ NOT_RUN = {
     "stpredict train moving_mnist/predrnn --data.root ~/mnist --precision bf16": "it takes a GPU for hours; tests/test_configs.py makes it",
     "stpredict import mmnist_predrnn_one_ep200 --out predrnn.safetensors": "it needs a network: tests/cli/test_importing.py has a server",
     "stpredict import --verify predrnn.safetensors --root ~/mnist": "it needs those weights: tests/test_verification.py has others",
+    "stpredict hub push runs/demo-1 me/demo --licence apache-2.0": "it needs an account: tests/test_hub.py has a server",
+    "stpredict hub pull me/demo --out pulled.safetensors": "it needs a network: tests/test_hub.py has a server",
     "python tools/benchmark.py step --out step.json": "tests/test_benchmark.py",
 }
 """Each command that is not run here, with the reason."""

@@ -231,8 +231,10 @@ def _forecast(name: str, batch: int, options: argparse.Namespace) -> Row:
 
 
 def _network(name: str, options: argparse.Namespace) -> Any:
-    settings = {"hidden": options.hidden, "kernel_size": options.kernel_size, "patch_size": options.patch_size}
-    return stpredict.create_network(name, channels=1, frame_size=(options.size, options.size), **settings)
+    settings: dict[str, Any] = {"hidden": options.hidden, "kernel_size": options.kernel_size, "patch_size": options.patch_size}
+    if name == "simvp":  # an encoder as wide as the first layer, a translator eight times as wide, as published
+        settings = {"hidden": [options.hidden[0], 8 * options.hidden[0]], "layers": [4, 8], "kernel_size": options.kernel_size}
+    return stpredict.create_network(name, channels=1, frame_size=(options.size, options.size), context=options.context, **settings)
 
 
 def _network_row(name: str, network: Any, options: argparse.Namespace, seconds: float, batch: int) -> Row:

@@ -139,29 +139,30 @@ class EideticLSTMCell(nn.Module):
         xi, xg, xr, xo, yi, yg, yf = torch.chunk(self.x(x), 7, dim=1)
         hi, hg, hr, ho = torch.chunk(self.h(h), 4, dim=1)
         mi, mf, mg, transformed = torch.chunk(self.m(m), 4, dim=1)
-        recalled = self.recall(torch.sigmoid(xr + hr).expand_as(c), pool)
+        recalled = recall(torch.sigmoid(xr + hr).expand_as(c), pool, self.tokens)
         c = self.recall_norm(c + recalled) + torch.sigmoid(xi + hi) * torch.tanh(xg + hg)
         m = torch.sigmoid(yf + mf + self.forget_bias) * torch.tanh(transformed) + torch.sigmoid(yi + mi) * torch.tanh(yg + mg)
         m = m.expand_as(c)
         output_gate = torch.sigmoid(torch.tanh(xo + ho + self.c2o(c) + self.m2o(m)))
         return output_gate * torch.tanh(self.out(torch.cat([c, m], dim=1))), c, m
 
-    def recall(self, r: Tensor, pool: tuple[Tensor, ...]) -> Tensor:
-        """Return what the gate r ``(B, hidden, D, H, W)`` recalls from the pool, of the same shape."""
-        query = to_tokens(r, self.tokens)
-        # Recomputed for gradients, so that no step keeps a copy of the whole pool.
-        if torch.is_grad_enabled() and query.requires_grad:
-            found: Tensor = checkpoint(_attend, query, *pool, use_reentrant=False)
-        else:
-            found = _attend(query, *pool)
-        return found.reshape(r.shape) if self.tokens == "rows" else found.transpose(1, 2).reshape(r.shape)
+
+def recall(gate: Tensor, pool: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
+    """Return what the gate r ``(B, hidden, D, H, W)`` recalls from a pool of :func:`to_tokens`, of the gate's shape."""
+    query = to_tokens(gate, tokens)
+    # Recomputed for gradients, so that no step keeps a copy of the whole pool.
+    if torch.is_grad_enabled() and query.requires_grad:
+        found: Tensor = checkpoint(_attend, query, *pool, use_reentrant=False)
+    else:
+        found = _attend(query, *pool)
+    return found.reshape(gate.shape) if tokens == "rows" else found.transpose(1, 2).reshape(gate.shape)
 
 
 def to_tokens(memory: Tensor, tokens: Tokens) -> Tensor:
-    """Return a memory ``(B, C, D, H, W)`` as tokens ``(B, D*H*W, C)``."""
+    """Return a memory ``(B, C, D, H, W)`` as tokens ``(B, D*H*W, C)``, contiguous, without which attention would hold its scores."""
     if tokens == "rows":
-        return memory.reshape(len(memory), -1, memory.shape[1])
-    return memory.flatten(2).transpose(1, 2)
+        return memory.reshape(memory.shape[0], -1, memory.shape[1])
+    return memory.flatten(2).transpose(1, 2).contiguous()
 
 
 def _attend(query: Tensor, *pool: Tensor) -> Tensor:

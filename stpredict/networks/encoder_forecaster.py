@@ -38,7 +38,7 @@ class Unfed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Take ``(B, 0, H, W)`` and return ``(B, outputs, H, W)``."""
-        return x.new_zeros(len(x), self.outputs, *x.shape[2:])
+        return x.new_zeros(x.shape[0], self.outputs, *x.shape[2:])
 
 
 class ForecasterGates(Gates):
@@ -288,7 +288,7 @@ class EncoderForecaster(RecurrentNetwork):
     def _unfed(self, levels: LevelStates) -> Tensor:
         """Return zeros for the deepest cell, or no channels at all where it has no weights for an input."""
         h = levels[0][0]
-        return h.new_zeros(len(h), self.unfed_channels, *h.shape[2:])
+        return h.new_zeros(h.shape[0], self.unfed_channels, *h.shape[2:])
 
     def _shared(self) -> Iterable[nn.Module] | None:
         """Return the encoder's cells, the deepest first, if they are the heads' as well."""

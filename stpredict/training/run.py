@@ -96,6 +96,7 @@ class Run:
 
     def begin(self, settings: Settings) -> None:
         """Note what the run is to do from now on, so that a plain ``resume`` does the same; it has not ended yet."""
+        self.pictures.mkdir(exist_ok=True)
         write_text(self.folder / "config.yaml", dump_config(settings.to_dict()))
         (self.folder / "done").unlink(missing_ok=True)
 
