@@ -59,10 +59,10 @@ class StretchedGates(Gates):
 
     stride: int = 1
 
-    def convolution(self, inputs: int, outputs: int) -> nn.Module:
-        """Return the convolution alone."""
+    def plain_convolution(self, inputs: int, outputs: int) -> nn.Module:
+        """Return the convolution before weight norm."""
         if max(self.kernel_size) == 1:
-            return super().convolution(inputs, outputs)
+            return super().plain_convolution(inputs, outputs)
         return StretchedConvolution(inputs, outputs, self.kernel_size, self.stride, self.bias)
 
     def normalisation(self, channels: int) -> list[nn.Module]:

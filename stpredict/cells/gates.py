@@ -51,11 +51,16 @@ class Gates:
         return replace(self, kernel_size=(1,) * len(self.kernel_size)).convolution(inputs, outputs)
 
     def convolution(self, inputs: int, outputs: int) -> nn.Module:
-        """Return the convolution alone. A kernel of even depth is padded after, as TensorFlow does."""
+        """Return the convolution alone."""
+        convolution = self.plain_convolution(inputs, outputs)
+        return weight_norm(convolution) if self.weight_norm else convolution
+
+    def plain_convolution(self, inputs: int, outputs: int) -> nn.Module:
+        """Return the convolution before weight norm. A kernel of even depth is padded after, as TensorFlow does."""
         kind: Any = nn.Conv2d if len(self.kernel_size) == 2 else WindowConvolution
         padding = tuple((size - 1) // 2 for size in self.kernel_size)
         convolution: nn.Module = kind(inputs, outputs, self.kernel_size, padding=padding, bias=self.bias)
-        return weight_norm(convolution) if self.weight_norm else convolution
+        return convolution
 
     def normalisation(self, channels: int) -> list[nn.Module]:
         """Return the norm of an output of so many channels, or nothing."""

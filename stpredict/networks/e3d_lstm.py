@@ -34,8 +34,7 @@ class E3DLSTM(StackedNetwork):
         recall: tau, how many of the newest memories are recalled from; None: all.
         stride: of the stretched convolutions (2 in OpenSTL's recipe for KTH).
         forget_bias: added to the forget gate of m before the sigmoid.
-        **settings: of every stacked network (:class:`stpredict.networks.stacked.StackedNetwork`). Widths may differ, unless a frozen
-            memory is none the less added to.
+        **settings: of every stacked network (:class:`stpredict.networks.stacked.StackedNetwork`); widths may differ.
     """
 
     def __init__(
@@ -56,8 +55,6 @@ class E3DLSTM(StackedNetwork):
             raise UserError(f"'stride' is at least 1, and above it only in the form 'stretched'; not {stride} in the form '{form}'")
         if stretched and self.grid is None:
             raise UserError("The form 'stretched' has recall norms with a weight for every pixel: the network needs 'frame_size'")
-        if stretched and settings.get("weight_norm"):
-            raise UserError("'weight_norm' is for the form 'padded'")
         self.recall = recall
         self.tokens: Tokens = "rows" if stretched else "positions"
         self.memory = memory

@@ -113,7 +113,9 @@ class EncoderForecaster(RecurrentNetwork):
         up_widths: channels of the transposed convolution after each level, the finest first; None: after the finest as
             ``down_widths``, after each other as ``hidden``.
         norm: of the gate convolutions: ``none``, ``layer``, ``channel`` or ``group`` (:class:`stpredict.cells.gates.Gates`).
+        norm_epsilon: added to a norm's variance.
         bias: give the gate convolutions a bias; those between levels and the readout always have one.
+        weight_norm: weight-normalise the gate convolutions.
         forget_bias: of ``convlstm``: added to the forget gate before the sigmoid.
         peephole: of ``convlstm``: let the gates see the cell state, with a weight for every channel and pixel.
         activation: of ``convgru``: of the candidate, ``tanh``, or ``leaky_relu`` of slope 0.2 as in the paper.
@@ -143,7 +145,9 @@ class EncoderForecaster(RecurrentNetwork):
         down_widths: Sequence[int] | None = None,
         up_widths: Sequence[int] | None = None,
         norm: Norm = "none",
+        norm_epsilon: float = 1e-5,
         bias: bool = True,
+        weight_norm: bool = False,
         forget_bias: float = 0.0,
         peephole: bool = False,
         activation: Activation = "tanh",
@@ -191,7 +195,7 @@ class EncoderForecaster(RecurrentNetwork):
             grids = self._grids_of(rows, columns)
 
         def make_cell(level: int, inputs: int) -> nn.Module:
-            gates = ForecasterGates((kernel_size, kernel_size), bias=bias, norm=norm, grid=grids[level])
+            gates = ForecasterGates((kernel_size, kernel_size), bias, norm, norm_epsilon, grids[level], weight_norm)
             if cell == "convlstm":
                 return ConvLSTMCell(inputs, self.hidden[level], gates, forget_bias=forget_bias, peephole=peephole)
             return ConvGRUCell(inputs, self.hidden[level], gates, activation)

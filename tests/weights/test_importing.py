@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stpredict.errors import UserError
-from stpredict.networks import create_network, make_network
+from stpredict.networks import create_network
 from stpredict.predictor import Predictor, read_predictor
 from stpredict.unroll import Unroll, rollout
 from stpredict.weights import import_cells, import_predictor
@@ -44,19 +44,6 @@ CASES = {
 
 STEPPED = [case for case in CASES if "simvp" not in case]
 DIRECT = [case for case in CASES if "simvp" in case]
-
-WRONG: dict[str, tuple[str, Any]] = {
-    "fixed formula instead of legacy": ("maths", "fixed"),
-    "legacy formula instead of fixed": ("maths", "legacy"),
-    "updated memory instead of frozen": ("memory", "updated"),
-    "stride 2 instead of 1": ("settings", {"stride": 2}),
-    "moving-average weights instead of the raw ones": ("weights", "ema"),
-    "norm epsilon 1e-5 instead of 1e-12": ("settings", {"norm_epsilon": 1e-5}),
-    "gradient highway skipped": ("settings", {"highway": None}),
-    "forget bias 0 instead of 1": ("cells", 0.0),
-    "forget bias 1 instead of 0": ("cells", 1.0),
-}
-"""Wrong readings that a fact, a setting, or the cells' forget bias brings about."""
 
 
 def load(case: str, **facts: Any) -> tuple[Predictor, dict[str, Any], dict[str, np.ndarray]]:
@@ -119,38 +106,6 @@ def test_the_loss_is_that_of_the_source(case: str) -> None:
         beta = meta.get("decouple_beta", predictor.network.decouple)
         loss = loss + beta / predictor.network.decouple * penalty.mean()
     assert float(loss) == pytest.approx(meta["loss"]["closed_loop"], rel=1e-5)
-
-
-def wrong_readings() -> list[tuple[str, str]]:
-    if not GOLDENS.is_dir():
-        return []
-    known = {case: json.loads((GOLDENS / case / "meta.json").read_text())["wrong_variants"] for case in STEPPED}
-    return [(case, reading) for case, readings in known.items() for reading in readings if reading in WRONG]
-
-
-@pytest.mark.parametrize(("case", "reading"), wrong_readings())
-def test_the_wrong_variant_gives_what_it_is_known_to_give(case: str, reading: str) -> None:
-    kind, value = WRONG[reading]
-    predictor, meta, arrays = load(case, **({kind: value} if kind not in ("settings", "cells") else {}))
-    network = predictor.network
-    if kind == "cells":
-        for cell in network.cells:
-            cell.forget_bias = value
-    if kind == "settings":
-        network = rebuilt(predictor, value)
-    made = predict(network, arrays)
-    for mode, wrong in meta["wrong_variants"][reading].items():
-        assert float(np.abs(made[mode] - arrays[mode]).max()) == pytest.approx(wrong, rel=1e-3, abs=1e-5)
-
-
-def rebuilt(predictor: Predictor, settings: dict[str, Any]) -> Any:
-    spec = predictor.spec
-    network = make_network(
-        predictor.network_name, {**predictor.network_settings, **settings}, channels=spec.channels, frame_size=(spec.height, spec.width)
-    )
-    own = network.state_dict()
-    network.load_state_dict({name: value for name, value in predictor.network.state_dict().items() if name in own})
-    return network.eval()
 
 
 def test_the_cells_of_a_stack() -> None:
