@@ -73,12 +73,13 @@ def _write(arguments: argparse.Namespace) -> int:
 
 
 def _find(words: str, mirror: str | None) -> tuple[Path, Published | None]:
-    """Return the file that is meant, and its entry in the catalogue if its name is there."""
+    """Return the file that is meant, and its entry in the catalogue if it can be that by name and size."""
     from stpredict.weights.catalogue import CATALOGUE, find_published
 
     path = Path(words)
     if path.exists() or path.with_name(f"{path.name}.index").exists():
-        return path, CATALOGUE.get(path.stem) if path.suffix == ".pth" else None
+        entry = CATALOGUE.get(path.stem) if path.suffix == ".pth" and path.is_file() else None
+        return path, entry if entry is not None and entry.can_have(path.stat().st_size) else None
     if "/" in words or (path.suffix and words not in CATALOGUE):
         raise UserError(f"There is no checkpoint {words}: neither a file nor the prefix of a TensorFlow checkpoint ({words}.index)")
     from stpredict.weights.download import download

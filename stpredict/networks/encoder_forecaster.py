@@ -21,7 +21,7 @@ from stpredict.cells.gates import Gates, Norm, zeros
 from stpredict.draws import Draws
 from stpredict.errors import UserError
 from stpredict.networks.contract import Constants, RecurrentNetwork, Step
-from stpredict.networks.stacked import Masks, dropped, masks_of
+from stpredict.networks.stacked import draw_masks, dropped, masks_of
 from stpredict.patches import patchify, unpatchify
 
 LevelStates = tuple[tuple[Tensor, ...], ...]
@@ -238,12 +238,7 @@ class EncoderForecaster(RecurrentNetwork):
             return None
         back = self.hidden[::-1]
         walks = [self.hidden, back, back if self.reconstruct else ()]
-        widths = [n for walk in walks for level, hidden in enumerate(walk) for n in ((walk[level - 1], hidden) if level else (hidden,))]
-        kept = draws.uniform("dropout", sum(widths)) >= self.dropout
-        weight = self.forecaster.readout.weight
-        scaled = (kept / (1.0 - self.dropout)).to(device=weight.device, dtype=weight.dtype)
-        masks = iter(torch.split(scaled.reshape(batch, -1, 1, 1), widths, dim=1))
-        return tuple(tuple(Masks(next(masks) if level else None, next(masks)) for level in range(len(walk))) for walk in walks)
+        return tuple(draw_masks(draws, walks, self.dropout, self.forecaster.readout.weight))
 
     def begin_forecast(self, state: ForecasterState) -> ForecasterState:
         """Return the encoder's states, the deepest level first: in the order in which the forecaster goes through them."""

@@ -148,12 +148,7 @@ class StackedNetwork(RecurrentNetwork):
         """Return the dropout masks of each layer in training; otherwise None."""
         if not self.dropout or not self.training or draws is None:
             return None
-        widths = [width for layer, hidden in enumerate(self.hidden) for width in ((self.hidden[layer - 1], hidden) if layer else (hidden,))]
-        kept = draws.uniform("dropout", sum(widths)) >= self.dropout
-        weight = self.readout.weight
-        scaled = (kept / (1.0 - self.dropout)).to(device=weight.device, dtype=weight.dtype)
-        masks = iter(torch.split(scaled.reshape(batch, -1, *(1,) * (weight.ndim - 2)), widths, dim=1))
-        return tuple(Masks(next(masks) if layer else None, next(masks)) for layer in range(len(self.hidden)))
+        return draw_masks(draws, [self.hidden], self.dropout, self.readout.weight)[0]
 
     def step(self, frame: Tensor | None, state: State, constants: Constants, known: Tensor | None = None) -> Step:
         """Take a frame and predict the next."""
@@ -188,6 +183,18 @@ class StackedNetwork(RecurrentNetwork):
                 f"Some weights of this network belong to single pixels of frames of {wanted} (padded), and it was given {height} x {width}"
             )
         return rows, columns
+
+
+def draw_masks(draws: Draws, stacks: Sequence[Sequence[int]], dropout: float, like: Tensor) -> list[tuple[Masks, ...]]:
+    """Draw the masks of each layer of some stacks of cells, whose widths are given from where a step begins.
+
+    What is kept is scaled so that its mean stays; masks have the axes, the type and the device of a convolution's weight ``like``.
+    """
+    widths = [width for stack in stacks for layer, own in enumerate(stack) for width in ((stack[layer - 1], own) if layer else (own,))]
+    kept = draws.uniform("dropout", sum(widths)) >= dropout
+    scaled = (kept / (1.0 - dropout)).to(device=like.device, dtype=like.dtype)
+    masks = iter(torch.split(scaled.reshape(len(kept), -1, *(1,) * (like.ndim - 2)), widths, dim=1))
+    return [tuple(Masks(next(masks) if layer else None, next(masks)) for layer in range(len(stack))) for stack in stacks]
 
 
 def dropped(hidden: Tensor, mask: Tensor | None) -> Tensor:

@@ -128,6 +128,11 @@ class Published:
         weights = 4e6 * self.parameters
         return int(0.65 * weights), int(3.2 * weights) + (1 << 20)
 
+    def can_have(self, size: int) -> bool:
+        """Return whether the file can have so many bytes."""
+        least, most = self.bytes_expected
+        return least <= size <= most
+
 
 _VIDEO, _TRAFFIC, _WEATHER = (f"{_PAGES}/{name}_benchmarks.md" for name in ("video", "traffic", "weather"))
 _ALL_FIVE = ("mse", "mae", "ssim", "psnr", "lpips")

@@ -201,7 +201,7 @@ def _copy(answer: Any, file: IO[bytes], total: int, bar: _Bar) -> None:
 
 def _refuse_size(published: Published, url: str, size: int) -> None:
     least, most = published.bytes_expected
-    if not least <= size <= most:
+    if not published.can_have(size):
         raise UserError(
             f"{published.file} cannot have {size} bytes: {published.parameters:g} million parameters take {least} to {most}; "
             f"what is at {url} or in {cache_folder()} is something else: look at it and remove it"

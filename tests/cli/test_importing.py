@@ -265,3 +265,12 @@ def test_a_tensorflow_checkpoint_and_one_without_its_data(there: Path, capsys: p
     assert main(f"import tf/model.ckpt-80000 {WHOLE} --out other.safetensors".split()) == 2
     told = capsys.readouterr()
     assert "model.ckpt-80000.data-00000-of-00001" in told.err and told.err.count("\n") == 1 and not Path("other.safetensors").exists()
+
+
+def test_a_file_that_only_bears_a_published_name_is_any_file(there: Path) -> None:
+    """The facts of the catalogue would contradict those of a file that is too small to be what was published."""
+    shutil.copy("model.pth", "mmnist_convlstm_one_ep200.pth")
+    words = "import mmnist_convlstm_one_ep200.pth --patch-size 4 --context 4 --out mine.safetensors"
+    assert main(words.split()) == 0
+    header = read_header(there / "mine.safetensors")
+    assert header["context"] == 4 and header["provenance"]["catalogue"] is None
