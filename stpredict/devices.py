@@ -9,7 +9,8 @@ import torch
 
 from stpredict.errors import UserError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Of convolutions and matrix products: ``tf32`` rounds their inputs on GPUs that can, ``bf16`` and ``fp16`` are half as wide."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -29,4 +30,11 @@ def choose_device(name: str) -> torch.device:
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Return the context in which convolutions run in ``precision``; weights and sums stay float32."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision in ("fp32", "tf32"):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def allow_tf32(precision: Precision) -> None:
+    """Let GPUs round the inputs of products to TF32 if, and only if, the precision is ``tf32``."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stpredict.errors import UserError, nearest
 
@@ -16,6 +20,42 @@ if TYPE_CHECKING:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+CHECKSUM = "checksum"
+"""The name of the tensor that holds a file's checksum."""
+
+_DIGEST = 16
+"""Bytes of a checksum."""
+
+_TYPES = {
+    "torch.bool": "BOOL",
+    "torch.uint8": "U8",
+    "torch.int8": "I8",
+    "torch.uint16": "U16",
+    "torch.int16": "I16",
+    "torch.uint32": "U32",
+    "torch.int32": "I32",
+    "torch.uint64": "U64",
+    "torch.int64": "I64",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e5m2": "F8_E5M2",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float32": "F32",
+    "torch.float64": "F64",
+    "torch.complex64": "C64",
+}
+"""What ``.safetensors`` calls the types of torch; tested against its library."""
+
+
+def _read_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()
+"""Read once, while there is one thread: reading it sets it, and a file that another thread makes then is anybody's to write."""
 
 
 @contextmanager
@@ -35,7 +75,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
+        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that nobody else may read
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -52,21 +92,68 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str], *, checksum: bool = False) -> None:
     """Write tensors by name, with texts in the header, as ``.safetensors``, whole or not at all.
+
+    The bytes go from the tensors' memory to the file without a copy between, and one memory may have two names, as tied weights
+    have; the format's own library refuses that. With ``checksum`` the last tensor of the file, :data:`CHECKSUM`, is the BLAKE2b
+    hash of every byte before it; :func:`checksum_fits` compares.
+
+    Source: the format, https://github.com/huggingface/safetensors#format
 
     Raises:
         OSError: the file could not be written, for instance because the disk is full.
     """
-    import safetensors.torch
+    assert CHECKSUM not in tensors
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so each one is aligned
+    described: dict[str, Any] = {"__metadata__": dict(header)}
+    end = 0
+    for name in names:
+        tensor, start = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        described[name] = {"dtype": _TYPES[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    if checksum:
+        described[CHECKSUM] = {"dtype": "U8", "shape": [_DIGEST], "data_offsets": [end, end + _DIGEST]}
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    start_and_text = memoryview(len(text).to_bytes(8, "little") + text)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        for part in chain([start_and_text], (_bytes(tensors[name]) for name in names)):
+            file.write(part)
+            if checksum:
+                digest.update(part)
+        if checksum:
+            file.write(digest.digest())
 
-    # Copies, since the format refuses two names for one memory, as tied weights have.
-    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as temporary:
-        try:
-            safetensors.torch.save_file(plain, temporary, dict(header))
-        except safetensors.SafetensorError as error:
-            raise OSError(f"{path} could not be written: {error}") from error
+
+def checksum_fits(path: Path) -> bool:
+    """Whether a file ends with the checksum of all bytes before it."""
+    digest, buffer = hashlib.blake2b(digest_size=_DIGEST), memoryview(bytearray(1 << 20))
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size - _DIGEST
+        while left > 0:
+            count = file.readinto(buffer[: min(left, len(buffer))])
+            if count == 0:
+                return False
+            digest.update(buffer[:count])
+            left -= count
+        return file.read() == digest.digest()
+
+
+def remove_leftovers(folder: Path, stem: str) -> list[Path]:
+    """Remove, and return, the temporary files of :func:`whole_file` that killed processes left for files whose stem fits a pattern.
+
+    Those of another process that lives are left alone; those of this one's number are of one before it, since containers count
+    processes anew, so call it before this process writes there.
+    """
+    removed = []
+    for path in sorted(folder.iterdir()):
+        named = re.fullmatch(rf"\.(?:{stem})\.(\d+)\.part\.\w+", path.name)
+        if named and (int(named[1]) == os.getpid() or not _lives(int(named[1]))):
+            path.unlink()
+            removed.append(path)
+    return removed
 
 
 def refuse_full_disk(path: Path, size: int) -> None:
@@ -80,10 +167,21 @@ def refuse_full_disk(path: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor, which are its own memory if it is contiguous and on the CPU."""
+    import torch
+
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

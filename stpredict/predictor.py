@@ -130,8 +130,8 @@ class Predictor:
         if isinstance(self.network, DirectNetwork) and frames.shape[1] < self.context:
             raise UserError(f"The predictor '{self.name}' needs {self.context} observed frames and was given {frames.shape[1]}")
 
-    def save(self, path: str | Path) -> None:
-        """Write the predictor file, whole or not at all."""
+    def save(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the predictor file, whole or not at all; with ``weights`` by name in place of the network's own, if given."""
         header = {
             "format": FORMAT,
             "version": stpredict.__version__,
@@ -141,7 +141,7 @@ class Predictor:
             "horizon": self.horizon,
             "provenance": self.provenance,
         }
-        write_tensors(path, self.network.state_dict(), {"stpredict": json.dumps(header)})
+        write_tensors(path, self.network.state_dict() if weights is None else weights, {"stpredict": json.dumps(header)})
 
 
 class Stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +250,10 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     predictor.save(tmp_path / "p.safetensors")
     before = (tmp_path / "p.safetensors").read_bytes()
 
-    def full(tensors: Any, path: Path, metadata: Any) -> None:
-        Path(path).write_bytes(b"half")
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         predictor.save(tmp_path / "p.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"] and (tmp_path / "p.safetensors").read_bytes() == before

@@ -62,6 +62,8 @@ RUN = {
     "stpredict info runs/demo-1": "",
     "torchrun --standalone --nproc-per-node 2 -m stpredict train demo": TINY,
     "stpredict train longer.yaml --data.root ~/mnist --seed 1": f"{SHORT} --network.hidden [4,4,4] {FEW_CLIPS}",
+    "stpredict runs --sort best": "",
+    "stpredict gradients runs/predrnnpp-1 runs/demo-1 --data moving_digits --layers --teacher-forced --out gradients.png": "--clips 2",
     "stpredict export runs/demo-1 --out demo.pt2": "",
     "stpredict export runs/demo-1 --out demo.onnx": "",
     "stpredict export runs/demo-1 --what step --out step.pt2": "",
@@ -81,6 +83,11 @@ NOT_RUN = {
     "stpredict import --verify predrnn.safetensors --root ~/mnist": "it needs those weights: tests/test_verification.py has others",
     "stpredict hub push runs/demo-1 me/demo --licence apache-2.0": "it needs an account: tests/test_hub.py has a server",
     "stpredict hub pull me/demo --out pulled.safetensors": "it needs a network: tests/test_hub.py has a server",
+    "stpredict train moving_mnist/predrnn --data.root ~/mnist --trainer.devices 4": "tests/training/test_launching.py",
+    "stpredict train moving_mnist/predrnn --data.root ~/mnist --trainer.devices 4 --max-restarts 3": "tests/training/test_launching.py",
+    "torchrun --nnodes 2 --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint first-machine:29400 --rdzv-id demo "
+    "-m stpredict train moving_mnist/predrnn --data.root ~/mnist --run.folder runs/two-machines": "tests/training/test_launching.py",
+    "stpredict doctor": "it tries the machine for some seconds: tests/test_doctor.py",
     "python tools/benchmark.py step --out step.json": "tests/test_benchmark.py",
 }
 """Each command that is not run here, with the reason."""

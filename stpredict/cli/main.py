@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import stpredict
-from stpredict.cli import about, cards, elsewhere, films, importing, scoring, training
+from stpredict.cli import about, cards, doctor, elsewhere, films, gradients, importing, runs, scoring, training
 from stpredict.cli.options import Parser
 from stpredict.errors import UserError, nearest
 
@@ -90,6 +90,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"stpredict {stpredict.__version__}")
     parser.set_defaults(takes_overrides=False)
     commands = parser.add_group()
-    for group in (training, scoring, films, cards, importing, elsewhere, about):
+    for group in (training, runs, scoring, films, gradients, cards, importing, elsewhere, doctor, about):
         group.add_commands(commands)
     return parser

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpredict.cli.options import DEVICES, Commands, Parser, add_command
+from stpredict.cli.options import DEVICES, Commands, Parser, add_command, index
+from stpredict.errors import UserError
 
 if TYPE_CHECKING:
-    from stpredict.training import Run
+    from stpredict.training import Run, Settings
 
 
 def add_commands(commands: Commands) -> None:
@@ -38,19 +39,45 @@ def _add_overrides(parser: Parser, named: str) -> None:
     parser.usage = f"{parser.prog} [options] {named} [--section.key VALUE ...]"
     parser.description = f"{parser.description} --section.key VALUE, wherever it stands, overrides a key of the config."
     parser.add_argument("--device", choices=DEVICES, help="short for --trainer.device")
+    parser.add_argument(
+        "--max-restarts", metavar="N", type=index, default=0, help="start all processes again up to N times when one dies (default: 0)"
+    )
     parser.set_defaults(takes_overrides=True)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from stpredict.training import load_settings, train
 
-    return _end(train(load_settings(arguments.config, _overrides(arguments))))
+    settings = load_settings(arguments.config, _overrides(arguments))
+    return _launch(arguments, arguments.config, settings) if _is_to_launch(arguments, settings) else _end(train(settings))
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from stpredict.training import resume
+    from stpredict.configuration import read_config
+    from stpredict.training import Run, make_settings, resume
 
-    return _end(resume(arguments.run, _overrides(arguments)))
+    run, _ = Run.open(arguments.run)
+    overrides = _overrides(arguments)
+    settings = make_settings(read_config(run.folder / "config.yaml", overrides))
+    return _launch(arguments, str(run.folder), settings) if _is_to_launch(arguments, settings) else _end(resume(run.folder, overrides))
+
+
+def _is_to_launch(arguments: argparse.Namespace, settings: Settings) -> bool:
+    from stpredict.training.launching import launched
+
+    if not launched():
+        return settings.trainer.devices > 1 or arguments.max_restarts > 0
+    if arguments.max_restarts:
+        raise UserError("torchrun has started this process, so it is torchrun that needs --max-restarts, before its -m")
+    return False
+
+
+def _launch(arguments: argparse.Namespace, named: str, settings: Settings) -> int:
+    from stpredict.training.launching import check_launch, launch
+
+    check_launch(settings)
+    command = arguments.parser.prog.split()[-1]
+    return launch([command, named, *_overrides(arguments)], settings.trainer.devices, arguments.max_restarts)
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:
@@ -61,6 +88,8 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 
 def _end(run: Run) -> int:
     """Say on stdout, for scripts, where the run is; of several processes the first does."""
+    from stpredict.training.launching import end
+
     if os.environ.get("RANK", "0") == "0":
         print(run.folder)
-    return run.exit_code
+    return end(run.exit_code)

@@ -49,15 +49,17 @@ def share(indices: Sequence[int], rank: int, processes: int) -> list[int]:
 
 
 class TrainingOrder:
-    """The batches of one process from ``first_step`` to ``last_step``, as lists of clip numbers."""
+    """The batches of one process in some steps, as lists of clip numbers; with ``repeat`` always that of step 0."""
 
-    def __init__(self, clips: ClipSet, seed: int, steps: range, batch_size: int, rank: int = 0, processes: int = 1) -> None:
-        self.count = None if clips.endless else len(clips)
+    def __init__(
+        self, clips: ClipSet, seed: int, steps: range, batch_size: int, rank: int = 0, processes: int = 1, repeat: bool = False
+    ) -> None:
+        self.count, self.repeat = None if clips.endless else len(clips), repeat
         self.seed, self.steps, self.batch_size, self.rank, self.processes = seed, steps, batch_size, rank, processes
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
-            yield share(global_batch(self.count, self.seed, step, self.batch_size), self.rank, self.processes)
+            yield share(global_batch(self.count, self.seed, 0 if self.repeat else step, self.batch_size), self.rank, self.processes)
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -6,7 +6,9 @@ are drawn by (seed, s), the learning rate and the sampling schedule are computed
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -14,28 +16,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from stpredict.checkpoint import Checkpoint, checkpoints, optimizer_tensors
+from stpredict.checkpoint import Checkpoint, CheckpointWriter, newest_whole, optimizer_tensors, remove_unfinished
 from stpredict.configuration import read_config
-from stpredict.data.loader import TrainingOrder, batches, share
-from stpredict.devices import autocast
-from stpredict.draws import Draws
+from stpredict.data.loader import TrainingOrder, batches, global_batch
 from stpredict.errors import UserError
 from stpredict.files import write_text
-from stpredict.frames import Batch
 from stpredict.processes import join
-from stpredict.sampling import draw_truth
+from stpredict.training.continuation import changes, differences_now, exact_facts
 from stpredict.training.progress import Stopwatch, TrainingProgress
-from stpredict.training.run import INTERRUPTED, Log, Run, plain_versions
-from stpredict.training.schedules import first_beta, learning_rate
-from stpredict.training.settings import Settings, load_settings, make_settings
+from stpredict.training.run import INTERRUPTED, Log, Run
+from stpredict.training.schedules import learning_rate
+from stpredict.training.settings import Settings, TrainerSettings, load_settings, make_settings
+from stpredict.training.state import State
+from stpredict.training.step import Outcome, take_step
 from stpredict.training.tracking import Tracker, start_trackers
 from stpredict.training.validation import draw_pictures, validate
 from stpredict.training.work import Work, make_work
 
-_MAY_CHANGE = ("run", "trainer", "data.root", "data.workers")
-"""What may differ between a run and its continuation; anything else would make it another run."""
+_MOST_SKIPPED = 10
 
 
 def train(settings: Settings | str | Path | Mapping[str, Any], *, progress: bool = True) -> Run:
@@ -56,8 +55,14 @@ def train(settings: Settings | str | Path | Mapping[str, Any], *, progress: bool
     elif not isinstance(settings, Settings):
         settings = make_settings(settings)
     with join(_group_device(settings)) as processes:
+        if processes.count == 1 < settings.trainer.devices:
+            raise UserError("trainer.devices above 1 is for the commands 'stpredict train' and 'resume', and this is one process")
+        begun = processes.found("run folder")
+        if begun is not None:  # the launcher has started these processes again
+            return resume(begun, progress=progress)
         work = make_work(settings, processes)
-        folder = processes.share_from_first(Run.create(settings).folder if processes.first else None)
+        folder = processes.from_first(lambda: Run.create(settings).folder)
+        processes.leave("run folder", str(folder))
         return _fit(work, Run(folder), None, progress)
 
 
@@ -73,154 +78,174 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), *, progress: bool 
         UserError: the folder is no run, its checkpoint is damaged, or an override would make it another run.
     """
     run, settings = Run.open(folder)
+    said: list[str] = []
     if overrides:
         changed = make_settings(read_config(run.folder / "config.yaml", overrides))
-        _refuse_other_run(settings.to_dict(), changed.to_dict())
+        said = changes(settings.to_dict(), changed.to_dict())
         settings = changed
     with join(_group_device(settings)) as processes:
-        found = checkpoints(run.checkpoints)
-        checkpoint = Checkpoint.load(found[-1]) if found else None
-        if run.done and checkpoint is not None and checkpoint.step >= settings.trainer.max_steps:
+        checkpoint, passed_over = newest_whole(run.checkpoints)
+        if checkpoint is None and passed_over:
+            raise UserError(f"No checkpoint of {run.folder} is whole ({'; '.join(passed_over)}): remove them to start it again from step 0")
+        said += passed_over
+        if checkpoint is not None and run.done and _has_ended(settings, State.of(checkpoint, {})):
             return run
         if checkpoint is not None and settings.trainer.threads is None and "threads" in checkpoint.facts:
             settings = replace(settings, trainer=replace(settings.trainer, threads=int(checkpoint.facts["threads"])))
-        return _fit(make_work(settings, processes), run, checkpoint, progress)
+        work = make_work(settings, processes)
+        said += [] if checkpoint is None else differences_now(checkpoint, work)
+        return _fit(work, run, checkpoint, progress, said)
 
 
-def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool) -> Run:
-    """Take the training steps that are left."""
+def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, said: Sequence[str] = ()) -> Run:
+    """Take the training steps that are left; first say what is to be said."""
     settings, processes, trainer = work.settings, work.processes, work.settings.trainer
     first = processes.first
-    step, best = 0, None
-    if checkpoint is not None:
-        checkpoint.restore(work.network, work.optimizer)
-        step, best = checkpoint.step, checkpoint.best
+    state = _begin(work, checkpoint)
+    deadline = math.inf if trainer.max_hours is None else time.monotonic() + 3600.0 * trainer.max_hours
 
     with ExitStack() as stack:
         if first:
             stack.enter_context(run.lock())
+            remove_unfinished(run.checkpoints)
             run.begin(settings)
-        log = Log(run.folder / "log.csv", step) if first else None
+        writer = stack.enter_context(CheckpointWriter())
+        log = Log(run.folder / "log.csv", state.step) if first else None
         trackers = start_trackers(settings.run.track, run.folder, settings.to_dict()) if first else []
-        shown = stack.enter_context(TrainingProgress(step, trainer.max_steps, shown=progress and first))
+        shown = stack.enter_context(TrainingProgress(state.step, trainer.max_steps, shown=progress and first))
         stop = stack.enter_context(_stop_signals())
         shown.say(f"{'going on with' if checkpoint else 'training in'} {run.folder} on {work.device}, {processes.count} process(es)")
+        for sentence in said:
+            shown.say(sentence)
 
-        steps = range(step, trainer.max_steps)
-        order = TrainingOrder(work.clips, settings.seed, steps, settings.data.batch_size, processes.rank, processes.count)
+        steps = range(state.step, trainer.max_steps)
+        order = TrainingOrder(work.clips, settings.seed, steps, settings.data.batch_size, processes.rank, processes.count, trainer.overfit)
         source = stack.enter_context(closing(batches(work.clips, order, settings.data.workers)))
-        watch, interrupted = Stopwatch(step), False
+        watch, interrupted, ended = Stopwatch(state.step), False, _is_stale(settings, state)
         work.network.train()
-        while step < trainer.max_steps and not interrupted:
+        while state.step < trainer.max_steps and not (interrupted or ended):
             with watch.waiting():
                 batch = next(source)
-            loss, norm, interrupted = _training_step(work, step, batch, bool(stop))
-            step += 1
-            last = step == trainer.max_steps
+            looked_at = bool(trackers) and (state.step + 1) % trainer.log_every == 0
+            outcome = take_step(work, state, batch, bool(stop) or time.monotonic() > deadline, looked_at)
+            state.step, interrupted = state.step + 1, outcome.stop
+            if outcome.skipped:
+                _complain(work, state, shown)
+            last = state.step == trainer.max_steps
 
             validation: dict[str, float] = {}
-            if work.validation is not None and (step % trainer.validate_every == 0 or last):
-                with watch.apart():
+            if work.validation is not None and (state.step % trainer.validate_every == 0 or last):
+                with watch.apart(), state.averaged(work.network):
                     validation = validate(work, work.validation)
-            if step % trainer.log_every == 0 or validation or last:
-                values = _figures(work, step, float(loss), float(norm)) | validation
-                rate, waiting = watch.lap(step)
+            if state.step % trainer.log_every == 0 or validation or last:
+                values = _figures(work, state, outcome) | validation
+                rate, waiting = watch.lap(state.step)
                 frames = rate * settings.data.batch_size * (work.clips.context + work.clips.horizon)
-                shown.show(step, values["loss"], rate, frames, waiting)
+                shown.show(state.step, values["loss"], rate, frames, waiting)
                 if log is not None:
                     timing = {"seconds": watch.seconds(), "frames_per_second": frames, "waiting": waiting}
-                    log.add(step=step, **values, **{name: round(value, 4) for name, value in timing.items()})
+                    log.add(step=state.step, **values, **{name: round(value, 4) for name, value in timing.items()})
                 for tracker in trackers:
-                    tracker.scalars(step, values)
+                    tracker.scalars(state.step, values | {f"gradient_norm {name}": norm for name, norm in outcome.norms.items()})
             with watch.apart():
                 if validation:
-                    shown.say(f"step {step}: " + ", ".join(f"{name.replace('_', ' ')} {value:.6f}" for name, value in validation.items()))
-                    if best is None or validation["validation_mse"] < best:
-                        best = validation["validation_mse"]
-                        if first:
-                            work.predictor(_provenance(work, run, step, best)).save(run.folder / "best.safetensors")
+                    told = ", ".join(f"{name.replace('_', ' ')} {value:.6f}" for name, value in validation.items())
+                    shown.say(f"step {state.step}: {told}")
+                    _note_score(work, run, state, validation["validation_mse"])
+                    ended = _is_stale(settings, state)
                     if log is not None:
-                        _show_pictures(work, run, log, step, trackers)
-                if step % trainer.checkpoint_every == 0 or last or interrupted:
+                        with state.averaged(work.network):
+                            _show_pictures(work, run, log, state.step, trackers)
+                if _is_time_to_save(trainer, state.step) or last or interrupted or ended:
                     if first:
-                        _save(work, run, step, best)
+                        _save(work, run, state, writer)
                     processes.wait()
+        writer.wait()
         for tracker in trackers:
             tracker.close()
-        if step < trainer.max_steps:
-            shown.say(f"interrupted after step {step}, all saved; go on with: stpredict resume {run.folder}")
+        if state.step < trainer.max_steps and not ended:
+            shown.say(f"interrupted after step {state.step}, all saved; go on with: stpredict resume {run.folder}")
             return Run(run.folder, INTERRUPTED)
+        if ended and state.step < trainer.max_steps:
+            shown.say(f"ended after step {state.step}: {state.stale} validations without a better score")
         if first:
-            write_text(run.folder / "done", f"{step}\n")
+            write_text(run.folder / "done", f"{state.step}\n")
     return run
 
 
-def _training_step(work: Work, step: int, batch: Batch, stop: bool) -> tuple[Tensor, Tensor, bool]:
-    """Take one step; return the loss, the norm of the gradient, and whether any process was asked to stop."""
-    settings, processes, clips = work.settings, work.processes, work.clips
-    size = settings.data.batch_size
-    positions = share(range(step * size, (step + 1) * size), processes.rank, processes.count)
-    draws = Draws(settings.seed, step, tuple(positions))
-    _set_rate(work, step)
-    work.optimizer.zero_grad(set_to_none=True)
-
-    truth, valid = clips.spec.scale(batch.physical(clips.packing, work.device))
-    horizon = work.growing.at(step + 1, clips.horizon)
-    total = clips.context + horizon
-    truth, valid = truth[:, :total], valid[:, :total]
-    use_truth = None
-    if work.network.predicts_context:
-        use_truth = draw_truth(work.schedule, step + 1, draws, clips.context, horizon).to(work.device)
-    known = None if batch.known is None else batch.known[:, :total].to(work.device)
-    with autocast(work.device, settings.trainer.precision):
-        predictions, penalty = work.along.forward(truth, clips.context, horizon, use_truth, valid, known, draws)
-    length = horizon if settings.loss.get("over", "all") == "future" else predictions.shape[1]
-    loss_sum, count = work.loss(predictions[:, -length:], truth[:, -length:], valid[:, -length:])
-    share_of_loss = loss_sum / processes.sum(count).clamp(min=1)
-    if penalty is not None:
-        share_of_loss = share_of_loss + penalty.sum() / size
-    share_of_loss.backward()  # type: ignore[no-untyped-call]
-
-    parameters = [parameter for group in work.optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    asked = torch.tensor(float(stop), device=work.device)
-    # Running statistics, as of batch norms: each process has seen its own share of the batch.
-    statistics = [buffer for buffer in work.network.buffers() if buffer.is_floating_point()]
-    own = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    *sums, loss, asked = processes.sum_flat([*own, *statistics, share_of_loss.detach(), asked])
-    gradients = sums[: len(parameters)]
-    for buffer, summed in zip(statistics, sums[len(parameters) :], strict=True):
-        buffer.copy_(summed / processes.count)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if settings.optimizer.clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, settings.optimizer.clip_norm, norm)
-    work.optimizer.step()
-    return loss, norm, stop if processes.count == 1 else bool(asked > 0)
+def _begin(work: Work, checkpoint: Checkpoint | None) -> State:
+    """Return the state from which a run goes on, or starts."""
+    state, decay = State(), work.settings.optimizer.ema
+    if checkpoint is not None:
+        checkpoint.restore(work.network, work.optimizer)
+        state = State.of(checkpoint, {name: value.to(work.device) for name, value in checkpoint.ema.items()})
+    if decay is not None and not state.ema:
+        state.start_ema(work.network)
+    return state
 
 
-def _set_rate(work: Work, step: int) -> None:
-    optimizer, steps = work.settings.optimizer, work.settings.trainer.max_steps
-    for group in work.optimizer.param_groups:
-        group["lr"] = learning_rate(optimizer, step, steps)
-        if "betas" in group:
-            group["betas"] = (first_beta(optimizer, step, steps), optimizer.betas[1])
+def _is_time_to_save(trainer: TrainerSettings, step: int) -> bool:
+    return step % trainer.checkpoint_every == 0 or (trainer.milestone_every > 0 and step % trainer.milestone_every == 0)
 
 
-def _figures(work: Work, step: int, loss: float, norm: float) -> dict[str, float]:
-    inside, after = work.schedule.probabilities(step)
-    rate = learning_rate(work.settings.optimizer, step - 1, work.settings.trainer.max_steps)
-    return {"loss": loss, "learning_rate": rate, "gradient_norm": norm, "truth_in_context": inside, "truth_after": after}
+def _has_ended(settings: Settings, state: State) -> bool:
+    return state.step >= settings.trainer.max_steps or _is_stale(settings, state)
 
 
-def _save(work: Work, run: Run, step: int, best: float | None) -> None:
-    facts = {"threads": torch.get_num_threads(), "processes": work.processes.count, "device": work.device.type, **plain_versions()}
-    state = Checkpoint(step, work.network.state_dict(), optimizer_tensors(work.optimizer), best, facts)
-    state.save(run.checkpoints, work.settings.trainer.keep)
-    work.predictor(_provenance(work, run, step, None)).save(run.folder / "last.safetensors")
+def _is_stale(settings: Settings, state: State) -> bool:
+    return settings.trainer.patience is not None and state.stale >= settings.trainer.patience
+
+
+def _complain(work: Work, state: State, shown: TrainingProgress) -> None:
+    """Say which clips gave a loss or gradient that is not finite.
+
+    Raises:
+        UserError: too many steps in a row did.
+    """
+    size = work.settings.data.batch_size
+    step = 0 if work.settings.trainer.overfit else state.step - 1
+    clips = global_batch(None if work.clips.endless else len(work.clips), work.settings.seed, step, size)
+    if not state.skipped_in_a_row:
+        shown.say(f"step {state.step}: too large for fp16, the loss scale is now {state.scale:g}")
+        return
+    shown.say(f"step {state.step} skipped, its loss or gradient is not finite; clips {', '.join(map(str, clips))}")
+    if state.skipped_in_a_row >= _MOST_SKIPPED:
+        raise UserError(
+            f"{_MOST_SKIPPED} steps in a row had a loss or gradient that is not finite, the last on clips {clips}: look at these clips, "
+            "lower optimizer.learning_rate, set optimizer.clip_norm, or choose trainer.precision fp32"
+        )
+
+
+def _note_score(work: Work, run: Run, state: State, score: float) -> None:
+    """Keep the predictor if its score is the best so far."""
+    if state.best is not None and score >= state.best:
+        state.stale += 1
+        return
+    state.best, state.stale = score, 0
+    if work.processes.first:
+        with state.averaged(work.network):
+            work.predictor(_provenance(work, run, state.step, score)).save(run.folder / "best.safetensors")
+
+
+def _figures(work: Work, state: State, outcome: Outcome) -> dict[str, float]:
+    inside, after = work.schedule.probabilities(state.step)
+    rate = learning_rate(work.settings.optimizer, state.step - 1, work.settings.trainer.max_steps)
+    figures = {"loss": outcome.loss, "learning_rate": rate, "gradient_norm": outcome.norm, "truth_in_context": inside}
+    return figures | {"truth_after": after, "skipped": state.skipped}
+
+
+def _save(work: Work, run: Run, state: State, writer: CheckpointWriter) -> None:
+    """Let the checkpoint be written, and then the predictor of the same weights, while training goes on."""
+    trainer = work.settings.trainer
+    weights, moved = work.network.state_dict(), optimizer_tensors(work.optimizer)
+    checkpoint = Checkpoint(state.step, weights, moved, state.best, {**exact_facts(work), "state": state.plain()}, ema=state.ema)
+    predictor = work.predictor(_provenance(work, run, state.step, None))
+    milestone = bool(trainer.milestone_every) and state.step % trainer.milestone_every == 0
+
+    def save_predictor(copied: Checkpoint) -> None:
+        predictor.save(run.folder / "last.safetensors", {**copied.weights, **copied.ema})
+
+    writer.write(checkpoint, run.checkpoints, trainer.keep, milestone, save_predictor)
 
 
 def _provenance(work: Work, run: Run, step: int, score: float | None) -> dict[str, Any]:
@@ -236,18 +261,6 @@ def _show_pictures(work: Work, run: Run, log: Log, step: int, trackers: Sequence
 
 def _group_device(settings: Settings) -> torch.device:
     return torch.device("cuda" if settings.trainer.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _refuse_other_run(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> None:
-    for key in {**before, **after}:
-        where = f"{path}{key}"
-        old, new = before.get(key), after.get(key)
-        if old == new or where in _MAY_CHANGE or where == "name":
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            _refuse_other_run(old, new, f"{where}.")
-            continue
-        raise UserError(f"A run goes on with its own settings: '{where}' is {old!r} and cannot become {new!r}; start another run for that")
 
 
 class _Stop:

@@ -134,6 +134,7 @@ class Log:
         "truth_after",
         "validation_loss",
         "validation_mse",
+        "skipped",
         "seconds",
         "frames_per_second",
         "waiting",
@@ -162,8 +163,9 @@ class Log:
             return []
         text = self.path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
-        rows = list(csv.DictReader(io.StringIO(whole)))
-        return [row for row in rows if set(row) == set(self.COLUMNS) and None not in row.values()]
+        rows, empty = list(csv.DictReader(io.StringIO(whole))), dict.fromkeys(self.COLUMNS, "")
+        # A version before may have had fewer columns.
+        return [{**empty, **row} for row in rows if set(row) <= set(self.COLUMNS) and None not in row.values()]
 
     def _text(self, rows: list[dict[str, str]], *, header: bool) -> str:
         text = io.StringIO()

@@ -11,6 +11,7 @@ from stpredict.configuration import build, read_config
 from stpredict.devices import Precision
 from stpredict.errors import UserError, nearest
 from stpredict.sampling import SCHEDULES
+from stpredict.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class DataSettings:
         crop: top row, left column, height and width that are kept of a frame; None: the card's.
         resize: height and width of a frame after the crop; None: the card's.
         settings: of the card's reader or clips; what is left out is the card's.
+        augment: ``flip-x``, ``flip-y``, ``turn`` (by quarters) and ``reverse`` (in time), each at random for each training clip.
     """
 
     card: str
@@ -42,6 +44,7 @@ class DataSettings:
     crop: tuple[int, int, int, int] | None = None
     resize: tuple[int, int] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    augment: tuple[Augmentation, ...] = ()
 
     def window(self) -> dict[str, Any]:
         """Return what :func:`stpredict.load_data` takes besides card, root, split and seed."""
@@ -62,10 +65,11 @@ class OptimizerSettings:
         schedule: ``constant``, ``cosine`` (to zero) or ``one-cycle`` (Smith and Topin 2018, as torch's OneCycleLR: up over 30 % of
             the steps, down to a 250,000th; Adam's first beta goes the other way, 0.95 to 0.85 and back).
         warm_up: steps over which the rate rises from zero, for ``constant`` and ``cosine``.
-        weight_decay: of AdamW (decoupled), Adam and SGD (L2).
+        weight_decay: of AdamW (decoupled), Adam and SGD (L2); norms and biases are left out of it.
         betas: of Adam and AdamW.
         momentum: of SGD.
         clip_norm: largest norm of the whole gradient, or None.
+        ema: decay of the moving average of the weights that validation and predictors use, such as 0.999; None: there is none.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -76,8 +80,11 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.0
     clip_norm: float | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
+        if self.ema is not None and not 0.0 < self.ema < 1.0:
+            raise UserError(f"optimizer.ema is the decay of a moving average, between 0 and 1, not {self.ema}")
         if self.learning_rate <= 0 or self.warm_up < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise UserError("optimizer.learning_rate and optimizer.clip_norm must be above 0, optimizer.warm_up not negative")
         if self.warm_up and self.schedule == "one-cycle":
@@ -90,34 +97,57 @@ class TrainerSettings:
 
     Attributes:
         max_steps: training steps.
+        epochs: how often each clip of the training split is seen, in place of ``max_steps``; a card whose clips are made as they are
+            used says how many make an epoch.
+        overfit: train on the first batch alone, to see whether a network can learn it by heart.
         validate_every: steps between validations; 0: never.
         validation_clips: how many clips of the validation split are used; None: all.
         checkpoint_every: steps between checkpoints.
         keep: how many checkpoints stay.
+        milestone_every: steps between checkpoints that stay for ever; 0: none do.
         log_every: steps between rows of the log.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``fp32``, or ``bf16`` autocast.
+        precision: ``fp32``; ``tf32``; ``bf16`` autocast; or ``fp16`` autocast with a loss scale that adapts.
+        devices: processes on this machine, on GPUs one for each.
+        accumulate: parts that each process's share of a batch is worked through in, one after the other, for less memory.
+        max_hours: after so many hours a start of the run saves and stops, to be resumed; None: never.
+        patience: validations without a better score after which the run ends; None: it does not end early.
         threads: threads of torch in each process; None: torch's own choice.
         recompute: keep some sqrt(T) of the T steps of a clip for the gradients and compute the rest again: less memory, more time.
     """
 
-    max_steps: int
+    max_steps: int = 0
+    epochs: float | None = None
+    overfit: bool = False
     validate_every: int = 500
     validation_clips: int | None = 256
     checkpoint_every: int = 500
     keep: int = 2
+    milestone_every: int = 0
     log_every: int = 10
     device: str = "auto"
     precision: Precision = "fp32"
+    devices: int = 1
+    accumulate: int = 1
+    max_hours: float | None = None
+    patience: int | None = None
     threads: int | None = None
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "checkpoint_every", "keep", "log_every"):
+        if self.max_steps < 0 or (self.epochs is not None and self.epochs <= 0) or (self.max_steps == 0 and self.epochs is None):
+            raise UserError(f"trainer.max_steps must be at least 1, not {self.max_steps}, or trainer.epochs above 0 say how long to train")
+        for name in ("checkpoint_every", "keep", "log_every", "devices", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"trainer.threads must be at least 1, not {self.threads}")
+        if (
+            self.milestone_every < 0
+            or (self.max_hours is not None and self.max_hours <= 0)
+            or (self.patience is not None and self.patience < 1)
+        ):
+            raise UserError("trainer.milestone_every must not be negative, trainer.max_hours be above 0 and trainer.patience at least 1")
         if self.validate_every < 0 or (self.validation_clips is not None and self.validation_clips < 1):
             raise UserError("trainer.validate_every must not be negative and trainer.validation_clips be at least 1")
 

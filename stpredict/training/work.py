@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from stpredict import extensions
 from stpredict.configuration import build, settings_of
 from stpredict.data import load_data
 from stpredict.data.clips import ClipSet
-from stpredict.devices import choose_device
+from stpredict.devices import allow_tf32, choose_device
 from stpredict.errors import UserError
 from stpredict.losses import Loss, make_loss
 from stpredict.networks import NETWORKS, Network, make_network
@@ -27,6 +29,8 @@ _RESERVED = ("name", "weights", "mismatch")
 
 _GROWING = tuple(field.name for field in fields(GrowingHorizon))
 """Keys of the sampling section that are not the schedule's own."""
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,18 @@ def make_work(settings: Settings, processes: Processes) -> Work:
     Raises:
         UserError: a setting is wrong, or data and network do not fit.
     """
+    if processes.count > settings.data.batch_size:
+        raise UserError(f"{processes.count} processes share data.batch_size {settings.data.batch_size}, which leaves some of them no clip")
     device = choose_device(settings.trainer.device)
     if device.type == "cuda" and processes.count > 1:
         device = torch.device("cuda", processes.local_rank % torch.cuda.device_count())
     if settings.trainer.threads is not None:
         torch.set_num_threads(settings.trainer.threads)
+    allow_tf32(settings.trainer.precision)
     clips = _load(settings, "train")
+    if settings.trainer.epochs is not None:
+        steps = math.ceil(settings.trainer.epochs * len(clips) / settings.data.batch_size)
+        settings = replace(settings, trainer=replace(settings.trainer, max_steps=max(1, steps)))
     validation = _load(settings, "validation") if settings.trainer.validate_every else None
     growing = {key: settings.sampling[key] for key in _GROWING if key in settings.sampling}
     schedule_settings = {key: value for key, value in settings.sampling.items() if key not in ("name", *_GROWING)}
@@ -173,7 +183,15 @@ def _make_optimizer(settings: OptimizerSettings, network: Network) -> torch.opti
     if not parameters:
         raise UserError("The network has no weights to train")
     rate, decay = settings.learning_rate, settings.weight_decay
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if decay:
+        spared = {id(weight) for part in network.modules() if isinstance(part, _NORMS) for weight in part.parameters(recurse=False)}
+        spared |= {id(weight) for weight in parameters if weight.ndim <= 1}
+        groups = [
+            {"params": [weight for weight in parameters if id(weight) not in spared], "weight_decay": decay},
+            {"params": [weight for weight in parameters if id(weight) in spared], "weight_decay": 0.0},
+        ]
     if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=rate, betas=settings.betas, weight_decay=decay)
+    return kind(groups, lr=rate, betas=settings.betas, weight_decay=0.0)

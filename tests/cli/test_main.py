@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import stpredict
 from stpredict.cli.main import main
@@ -111,35 +112,36 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(monkeypatch)
 
 
-def test_overrides_reach_the_config_wherever_they_stand(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
-    run = types.SimpleNamespace(exit_code=0, folder=Path("runs/demo-7"))
-    calls.stand_in("stpredict.training", load_settings="settings", train=run)
-    assert main(["train", "--trainer.max_steps", "5", "demo", "--data.root=a.b", "--seed", "3", "--device", "cpu"]) == 0
-    overrides = ["--trainer.device=cpu", "--seed=3", "--trainer.max_steps", "5", "--data.root=a.b"]
-    assert calls.noted["load_settings"] == (("demo", overrides), {})
-    assert calls.noted["train"] == (("settings",), {})
-    assert capsys.readouterr().out.splitlines()[-1] == "runs/demo-7"
+TINY = (
+    "--network.hidden [4] --data.batch_size 2 --data.settings.size 32 --data.settings.validation_clips 2 --trainer.validate_every 0 "
+    "--trainer.checkpoint_every 1 --trainer.threads 1"
+)
 
 
-def test_an_override_without_a_value_does_not_swallow_an_option(calls: Calls) -> None:
-    calls.stand_in("stpredict.training", load_settings=UserError("--data.root has no value"), train=None)
+def test_overrides_reach_the_config_wherever_they_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a.b"
+    words = f"train --trainer.max_steps 2 demo --run.folder={folder} --seed 3 --device cpu {TINY}"
+    assert main(words.split()) == 0
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["seed"], config["trainer"]["device"], config["trainer"]["max_steps"], config["network"]["hidden"]) == (3, "cpu", 2, [4])
+    assert capsys.readouterr().out == f"{folder}\n"
+
+
+def test_an_override_without_a_value_does_not_swallow_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "demo", "--data.root", "--seed", "3"]) == 2
-    assert calls.noted["load_settings"][0] == ("demo", ["--seed=3", "--data.root"])
+    assert "--data.root has no value" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_is_resumed_and_may_be_interrupted_again(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
-    calls.stand_in("stpredict.training", resume=types.SimpleNamespace(exit_code=75, folder=Path("runs/demo-7")))
-    assert main(["resume", "runs/demo-7", "--trainer.max_steps", "9"]) == 75
-    assert calls.noted["resume"] == ((Path("runs/demo-7"), ["--trainer.max_steps", "9"]), {})
-    assert capsys.readouterr().out == "runs/demo-7\n"
-
-
-def test_only_the_first_of_several_processes_speaks(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_interrupted_run_is_resumed_and_may_be_interrupted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """By the end of its hours, after a step each; of several processes the first alone says where the run is."""
+    folder = tmp_path / "run"
+    codes = [main(f"train demo --run.folder {folder} --trainer.max_steps 3 --trainer.max_hours 1e-9 {TINY}".split())]
+    codes += [main(f"resume {folder}".split()) for _ in range(2)]
+    assert codes == [75, 75, 0] and capsys.readouterr().out == f"{folder}\n" * 3
     monkeypatch.setenv("RANK", "1")
-    calls.stand_in("stpredict.training", resume=types.SimpleNamespace(exit_code=75, folder=Path("runs/demo-7")))
-    assert main(["resume", "runs/demo-7"]) == 75
+    assert main(f"resume {folder}".split()) == 0
     assert capsys.readouterr() == ("", "")
 
 

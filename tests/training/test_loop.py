@@ -216,14 +216,20 @@ def test_workers_end_with_the_run_and_do_not_hold_its_lock(tmp_path: Path) -> No
         child.join()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut off", "a bit flipped"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(
+    damage: str, tmp_path: Path, left_alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "r"
-    train(make_settings(tiny(folder, trainer={"max_steps": 3, "validate_every": 0})), progress=False)
+    train(make_settings(tiny(folder, trainer={"checkpoint_every": 2, "keep": 9})), progress=False)
     newest = checkpoints(folder / "checkpoints")[-1]
-    newest.write_bytes(newest.read_bytes()[:-5])
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0b100
+    newest.write_bytes(newest.read_bytes()[:-5] if damage == "cut off" else content)
     (folder / "done").unlink()
-    with pytest.raises(UserError, match=newest.name):
-        resume(folder, progress=False)
+    assert resume(folder, progress=True).exit_code == 0
+    assert f"{newest.name} is no whole checkpoint" in capsys.readouterr().err
+    assert state(folder) == state(left_alone), "the steps since the one before were taken again"
 
 
 def test_starting_from_another_predictor(tmp_path: Path, left_alone: Path) -> None:
