@@ -62,6 +62,7 @@ RUN = {
     "stpredict info runs/demo-1": "",
     "torchrun --standalone --nproc-per-node 2 -m stpredict train demo": TINY,
     "stpredict train longer.yaml --data.root ~/mnist --seed 1": f"{SHORT} --network.hidden [4,4,4] {FEW_CLIPS}",
+    "stpredict train moving_mnist/predrnn_small --data.root ~/mnist --dry-run": f"{TINY} {FEW_CLIPS}",
     "stpredict runs --sort best": "",
     "stpredict gradients runs/predrnnpp-1 runs/demo-1 --data moving_digits --layers --teacher-forced --out gradients.png": "--clips 2",
     "stpredict export runs/demo-1 --out demo.pt2": "",

@@ -26,6 +26,7 @@ def add_commands(commands: Commands) -> None:
     _add_overrides(parser, "CONFIG")
     parser.add_argument("--precision", metavar="P", help="short for --trainer.precision")
     parser.add_argument("--seed", metavar="N", help="of every random draw")
+    parser.add_argument("--dry-run", action="store_true", help="take a few steps, write nothing, and say what the whole run will take")
     parser.set_defaults(action=_train)
 
     parser = add_command(commands, "resume", "go on with a run that was interrupted", "stpredict resume runs/demo-1")
@@ -49,6 +50,11 @@ def _train(arguments: argparse.Namespace) -> int:
     from stpredict.training import load_settings, train
 
     settings = load_settings(arguments.config, _overrides(arguments))
+    if arguments.dry_run:
+        from stpredict.training.rehearsal import rehearse
+
+        print(rehearse(settings))
+        return 0
     return _launch(arguments, arguments.config, settings) if _is_to_launch(arguments, settings) else _end(train(settings))
 
 
