@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-import stpredict
 from stpredict import unroll
 from stpredict.draws import Draws
 from stpredict.errors import UserError, import_optional
@@ -210,16 +209,8 @@ def _tensors(state: Any) -> list[Tensor]:
 
 
 def _about(predictor: Predictor, what: Program, horizon: int | None) -> dict[str, Any]:
-    return {
-        "version": stpredict.__version__,
-        "program": what,
-        "predictor": predictor.name,
-        "network": {"name": predictor.network_name, "settings": predictor.network_settings},
-        "spec": predictor.spec.to_dict(),
-        "context": predictor.context,
-        "horizon": predictor.horizon if horizon is None else horizon,
-        "provenance": predictor.provenance,
-    }
+    about = {**predictor.header(), "program": what, "predictor": predictor.name}
+    return about if horizon is None else {**about, "horizon": horizon}
 
 
 def _trace(plan: Plan, batch: int | None) -> torch.export.ExportedProgram:

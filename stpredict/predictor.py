@@ -132,8 +132,12 @@ class Predictor:
 
     def save(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the predictor file, whole or not at all; with ``weights`` by name in place of the network's own, if given."""
-        header = {
-            "format": FORMAT,
+        header = {"format": FORMAT, **self.header()}
+        write_tensors(path, self.network.state_dict() if weights is None else weights, {"stpredict": json.dumps(header)})
+
+    def header(self) -> dict[str, Any]:
+        """Return all but the weights, as plain data."""
+        return {
             "version": stpredict.__version__,
             "network": {"name": self.network_name, "settings": self.network_settings},
             "spec": self.spec.to_dict(),
@@ -141,7 +145,6 @@ class Predictor:
             "horizon": self.horizon,
             "provenance": self.provenance,
         }
-        write_tensors(path, self.network.state_dict() if weights is None else weights, {"stpredict": json.dumps(header)})
 
 
 class Stream:

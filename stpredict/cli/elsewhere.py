@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from stpredict.cli.options import Commands, add_command, add_predictors, new_file, whole_number
+from stpredict.cli.options import Commands, add_allow_code, add_command, add_predictors, new_file, whole_number
 from stpredict.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("repository", metavar="REPO", help="owner/name")
     parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help="what to write: .safetensors")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit (default: the newest)")
-    parser.add_argument("--allow-code", metavar="NAME", nargs="+", action="extend", default=[], help="code that the file may import")
+    add_allow_code(parser)
     parser.set_defaults(action=_pull)
 
 

@@ -99,6 +99,11 @@ def add_predictors(parser: Parser, several: bool) -> None:
         parser.add_argument("predictors", metavar="PREDICTOR", nargs="+", help=words)
     else:
         parser.add_argument("predictor", metavar="PREDICTOR", help=words)
+    add_allow_code(parser)
+
+
+def add_allow_code(parser: Parser) -> None:
+    """Add --allow-code."""
     parser.add_argument(
         "--allow-code",
         metavar="NAME",

@@ -48,7 +48,8 @@ def take_step(work: Work, state: State, batch: Batch, stop: bool, by_layer: bool
     scale = state.scale if settings.trainer.precision == "fp16" else 1.0
     _set_rate(work, state.step)
     work.optimizer.zero_grad(set_to_none=True)
-    statistics = {buffer: buffer.clone() for buffer in work.network.buffers() if buffer.is_floating_point()}
+    statistics = [buffer for buffer in work.network.buffers() if buffer.is_floating_point()]  # of batch norms
+    before = [buffer.clone() for buffer in statistics]
 
     horizon = work.growing.at(state.step + 1, work.clips.horizon)
     truth, valid, known = _prepare(work, batch, horizon, Draws(settings.seed, state.step, tuple(positions)))
@@ -71,10 +72,10 @@ def take_step(work: Work, state: State, batch: Batch, stop: bool, by_layer: bool
             part = part + penalty.sum() / size
         (part * scale).backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-    outcome = _move(work, state, loss, scale, stop, by_layer)
+    outcome = _move(work, state, statistics, loss, scale, stop, by_layer)
     if outcome.skipped:
-        for buffer, before in statistics.items():
-            buffer.copy_(before)
+        for buffer, value in zip(statistics, before, strict=True):
+            buffer.copy_(value)
     return outcome
 
 
@@ -96,16 +97,17 @@ def _parts(count: int, parts: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds) if stop > start]
 
 
-def _move(work: Work, state: State, loss: Tensor, scale: float, stop: bool, by_layer: bool) -> Outcome:
-    """Sum gradients over the processes and move the weights, unless something is not finite."""
+def _move(work: Work, state: State, statistics: list[Tensor], loss: Tensor, scale: float, stop: bool, by_layer: bool) -> Outcome:
+    """Sum gradients over the processes and move the weights, unless something is not finite.
+
+    ``statistics`` are averaged in the same message, since each process has seen its own share of the batch.
+    """
     settings, processes = work.settings, work.processes
     parameters = [parameter for group in work.optimizer.param_groups for parameter in group["params"]]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     asked = torch.tensor(float(stop), device=work.device)
-    # Running statistics, as of batch norms: each process has seen its own share of the batch.
-    statistics = [buffer for buffer in work.network.buffers() if buffer.is_floating_point()]
     own = [parameter.grad for parameter in parameters if parameter.grad is not None]
     *sums, loss, asked = processes.sum_flat([*own, *statistics, loss, asked])
     gradients = sums[: len(parameters)]

@@ -83,13 +83,14 @@ def read_sizes(tensors: Mapping[str, Tensor], facts: Facts, convolution: str = "
     return settings
 
 
-def only_one(facts: Facts, *, maths: bool = False, memory: bool = False, stride: bool = False) -> None:
+def only_one(facts: Facts, *, maths: bool = False, memory: bool = False, stride: bool = False, weights: bool = False) -> None:
     """Tell the facts of which the network at hand has one value alone; those named are its own choice.
 
     Raises:
         UserError: another value has been given.
     """
-    facts.tell("weights", "raw", "the file has no others")
+    if not weights:
+        facts.tell("weights", "raw", "the file has no others")
     if not stride:
         facts.tell("stride", 1, "this network has no other")
     if not memory and facts.get("memory") is not None:

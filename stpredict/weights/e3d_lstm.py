@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from stpredict.errors import UserError
+from stpredict.weights.cell_lists import only_one
 from stpredict.weights.container import Container
 from stpredict.weights.facts import Facts
 from stpredict.weights.predrnn_pp import from_channels_last, model_variables
@@ -37,9 +38,7 @@ def translate(container: Container, facts: Facts) -> Translation:
     """Translate a checkpoint of e3d_lstm, its raw weights or their moving average."""
     averaged = facts.by_rule("weights", "raw") == "ema"
     tensors = _averaged(container) if averaged else model_variables(container.tensors, _SCOPE)
-    facts.tell("stride", 1, "this network has no other")
-    if facts.get("maths") is not None:
-        facts.by_rule("maths", "either, the same for this network")
+    only_one(facts, memory=True, weights=True)
     layers = layer_count(tensors, r"e3d(\d+)/")
     kernels = [need(tensors, f"e3d{layer}/conv3d/kernel").shape for layer in range(layers)]
     facts.tell_patches(need(tensors, "conv3d/kernel").shape[-1])

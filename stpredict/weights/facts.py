@@ -38,6 +38,7 @@ class Facts:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._values: dict[str, Any] = {}
         self.origin: dict[str, str] = {}
+        self._possible: list[tuple[int, int]] = []
         for name, value in given.items():
             if value is None:
                 continue
@@ -92,7 +93,7 @@ class Facts:
         missing = [name for name in names if name not in self._values]
         if not missing:
             return
-        hint = f"; the patches can be {_pairs(self._possible)}" if "patch_size" in missing and hasattr(self, "_possible") else ""
+        hint = f"; the patches can be {_pairs(self._possible)}" if "patch_size" in missing and self._possible else ""
         told = ", ".join(f"{name} ({EXPLAINED[name]})" for name in missing)
         raise UserError(f"The checkpoint does not tell {told}{hint}: give it, for instance --{missing[0]} 4, or {missing[0]}=4 in Python")
 
