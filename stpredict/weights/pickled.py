@@ -55,11 +55,10 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Record:
-    """Where bytes lie in the file, and their CRC-32 where the format has one."""
+    """Where bytes lie in the file."""
 
     start: int
     size: int
-    crc: int | None = None
 
 
 @dataclass(frozen=True)
@@ -199,12 +198,18 @@ def _records(memory: mmap.mmap) -> dict[str, _Record]:
         if signature != b"PK\x03\x04" or len(lengths) != 4:
             raise ValueError(f"its entry '{name}' is not where it should be")
         start = header + 30 + sum(struct.unpack("<HH", lengths))
-        records[name] = _Record(start, entry.file_size, entry.CRC)
+        records[name] = _Record(start, entry.file_size)
     last = 0
     for record in sorted(records.values(), key=lambda record: record.start):
         if record.start < last or record.start + record.size > len(memory):
             raise ValueError("its entries overlap, or reach beyond its end")
         last = record.start + record.size
+    for entry in entries:  # of the optimiser's state too, which is not read: what is damaged in one place is not to be trusted
+        record = records[entry.filename]
+        with memoryview(memory) as everything, everything[record.start : record.start + record.size] as found:
+            if zlib.crc32(found) != entry.CRC:
+                raise ValueError(f"a checksum does not fit, that of its entry '{entry.filename}'")
+        _give_back(memory, record)
     return records
 
 
@@ -275,14 +280,16 @@ def _copy(memory: mmap.mmap, record: _Record) -> Tensor:
     """Return a copy of the bytes of a record."""
     if record.size == 0:
         return torch.empty(0, dtype=torch.uint8)
-    with memoryview(memory) as everything, everything[record.start : record.start + record.size] as found:
-        if record.crc is not None and zlib.crc32(found) != record.crc:
-            raise ValueError("a checksum does not fit")
     copy = torch.frombuffer(memory, dtype=torch.uint8, count=record.size, offset=record.start).clone()
-    if hasattr(mmap, "MADV_DONTNEED"):  # the pages of the file that were read count as ours until they are given back
+    _give_back(memory, record)
+    return copy
+
+
+def _give_back(memory: mmap.mmap, record: _Record) -> None:
+    """Give back the pages of a record that were read, which count as ours until then."""
+    if record.size and hasattr(mmap, "MADV_DONTNEED"):
         first = record.start - record.start % mmap.PAGESIZE
         memory.madvise(mmap.MADV_DONTNEED, first, record.start + record.size - first)
-    return copy
 
 
 @contextmanager
