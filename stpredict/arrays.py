@@ -67,7 +67,10 @@ def _take_labelled(observed: Any, time_step: float | None) -> tuple[Tensor, Rest
         coordinates = {name: value for name, value in observed.coords.items() if time not in value.dims}
         if time in observed.coords:
             coordinates[time] = _later(observed.coords[time].values, array.shape[dims.index(time)], time_step)
-        return type(observed)(array, dims=dims, coords=coordinates, name=observed.name, attrs=observed.attrs)
+        forecast_frames = type(observed)(array, dims=dims, coords=coordinates, name=observed.name, attrs=observed.attrs)
+        if "grid_mapping" in observed.encoding:  # where xarray keeps it when it has read a file with decode_coords="all"
+            forecast_frames.encoding["grid_mapping"] = observed.encoding["grid_mapping"]
+        return forecast_frames
 
     return _checked(values[None, :, None] if single else values), restore
 

@@ -13,18 +13,21 @@ from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
+from stpredict.motion import advect, estimate_motion
+
+_MOVING_FRAMES = 3  # from which motion is taken: older ones moved otherwise
 
 
 class Memory(ABC):
-    """What a baseline keeps of the frames that it has seen: enough to name the one frame that it forecasts."""
+    """What a baseline keeps of the frames that it has seen: enough to name those that it forecasts."""
 
     @abstractmethod
     def add(self, frames: Tensor) -> None:
         """Take in ``(B, K, C, H, W)``, NaN = missing."""
 
     @abstractmethod
-    def frame(self) -> Tensor:
-        """Return the frame ``(B, C, H, W)`` to forecast."""
+    def frames(self, horizon: int) -> Tensor:
+        """Return the frames ``(B, horizon, C, H, W)`` to forecast."""
 
 
 class BaselineStream:
@@ -54,12 +57,12 @@ class BaselineStream:
             raise UserError(f"The horizon must be at least 1 frame, not {horizon}")
         if members is not None and members < 1:
             raise UserError(f"An ensemble has at least one member, not {members}")
-        frames = self._memory.frame().unsqueeze(1).repeat(1, horizon, 1, 1, 1)
+        frames = self._memory.frames(horizon)
         return self._restore(frames if members is None else frames.unsqueeze(1).repeat(1, members, 1, 1, 1, 1))
 
 
 class Baseline(ABC):
-    """A predictor that repeats one frame.
+    """A predictor that learns nothing from a training split, or no more than its mean.
 
     Attributes:
         name: what tables call it.
@@ -124,6 +127,16 @@ class ContextMean(Baseline):
         return _Mean(observed)
 
 
+class Extrapolation(Baseline):
+    """The last frame moves on as the newest three moved, by optical flow; NaN where something unseen comes in."""
+
+    name = "extrapolation"
+
+    def remember(self, observed: Tensor) -> Memory:
+        """Return the newest frames: a pixel lost in the last takes what moves there from those before; one frame alone stays."""
+        return _Moving(observed)
+
+
 class TrainingMean(Baseline):
     """The mean frame of the training split, whatever was observed: the best guess of one who does not look."""
 
@@ -147,7 +160,7 @@ class TrainingMean(Baseline):
         mean = _Mean(torch.full((1, 1, *clips.spec.shape), torch.nan))
         for batch in batches(clips, chosen):
             mean.add(batch.physical(clips.packing, "cpu"))
-        return cls(mean.frame()[0])
+        return cls(mean.mean()[0])
 
     def remember(self, observed: Tensor) -> Memory:
         """Return the mean frame for each clip.
@@ -165,6 +178,22 @@ class TrainingMean(Baseline):
         return _Fixed(self.mean_frame.to(observed.device).expand(observed.shape[0], -1, -1, -1))
 
 
+class _Moving(Memory):
+    def __init__(self, frames: Tensor) -> None:
+        self.newest = frames[:, -_MOVING_FRAMES:]
+
+    def add(self, frames: Tensor) -> None:
+        self.newest = torch.cat([self.newest, frames], 1)[:, -_MOVING_FRAMES:]
+
+    def frames(self, horizon: int) -> Tensor:
+        motion = estimate_motion(self.newest.nanmean(2))
+        last = self.newest[:, 0]
+        for frame in self.newest[:, 1:].unbind(1):
+            lost = frame.isnan() & ~last.isnan()
+            last = torch.where(lost, advect(last, motion, 1)[:, 0], frame) if lost.any() else frame
+        return advect(last, motion, horizon)
+
+
 class _Newest(Memory):
     def __init__(self, frames: Tensor) -> None:
         self.newest = torch.full_like(frames[:, 0], torch.nan)
@@ -176,8 +205,8 @@ class _Newest(Memory):
         last_valid = torch.where(torch.isnan(candidates), 0, ages).amax(1, keepdim=True)
         self.newest = candidates.gather(1, last_valid)[:, 0]
 
-    def frame(self) -> Tensor:
-        return self.newest
+    def frames(self, horizon: int) -> Tensor:
+        return _repeat(self.newest, horizon)
 
 
 class _Mean(Memory):
@@ -190,7 +219,10 @@ class _Mean(Memory):
         self.total = self.total + frames.nansum(1, dtype=torch.float64)
         self.count = self.count + (~frames.isnan()).sum(1)
 
-    def frame(self) -> Tensor:
+    def frames(self, horizon: int) -> Tensor:
+        return _repeat(self.mean(), horizon)
+
+    def mean(self) -> Tensor:
         return (self.total / self.count).float()  # 0 / 0 = NaN where a pixel was never valid
 
 
@@ -201,13 +233,17 @@ class _Fixed(Memory):
     def add(self, frames: Tensor) -> None:
         """Nothing that is observed changes the answer."""
 
-    def frame(self) -> Tensor:
-        return self.fixed
+    def frames(self, horizon: int) -> Tensor:
+        return _repeat(self.fixed, horizon)
+
+
+def _repeat(frame: Tensor, horizon: int) -> Tensor:
+    return frame.unsqueeze(1).repeat(1, horizon, 1, 1, 1)
 
 
 def _size(frame: Tensor) -> str:
     return " x ".join(str(length) for length in frame.shape)
 
 
-BASELINES: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in (Persistence, ContextMean, TrainingMean)}
+BASELINES: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in (Persistence, Extrapolation, ContextMean, TrainingMean)}
 """The baselines by name, each made without arguments."""

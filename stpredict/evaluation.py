@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import html
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-import stpredict
 from stpredict.baselines import BASELINES, Baseline, TrainingMean
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches, ordered
 from stpredict.devices import choose_device
 from stpredict.errors import UserError, nearest
-from stpredict.files import write_text
 from stpredict.forecasts import ForecastFile, ForecastWriter, clip_digests, truth_hash
-from stpredict.frames import Batch
-from stpredict.metrics import RunningScore, Score, better_direction, create_scores
+from stpredict.frames import Batch, FrameSpec
+from stpredict.metrics import RunningScore, Score, better_direction, create_scores, default_scores
+from stpredict.metrics.running import names_of_parts
+from stpredict.metrics.skill import REPLICATES, skill_over
+from stpredict.rain import in_units, spec_in_units
+from stpredict.results import Scores
+
+__all__ = ["PROTOCOLS", "Forecaster", "Scores", "evaluate"]
 
 PROTOCOLS = {"per-pixel": "forecasts are scored as they are, neither clipped nor rounded, against the truth in physical units"}
 """The conventions of scoring by name, each with what it means."""
@@ -50,99 +51,6 @@ class Forecaster(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores of some predictors over the clips of one split.
-
-    Attributes:
-        protocol: the convention of scoring, one of :data:`PROTOCOLS`.
-        card: the name of the card.
-        split: the name of the split.
-        hash: what identifies the clips that were scored (:func:`~stpredict.forecasts.truth_hash`).
-        clips: how many were scored.
-        context: observed frames of a clip.
-        horizon: forecast frames of a clip.
-        units: of the frames.
-        scores: predictor -> score -> ``mean`` (over clips and leads) and ``per_lead`` (a list, mean over clips); NaN where
-            nothing was valid or a forecast was NaN.
-        baselines: which of the predictors are baselines.
-        better: score -> ``lower`` or ``higher``, for the scores that say so.
-        version: of stpredict.
-    """
-
-    protocol: str
-    card: str
-    split: str
-    hash: str
-    clips: int
-    context: int
-    horizon: int
-    units: str
-    scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    baselines: tuple[str, ...] = ()
-    better: Mapping[str, str] = field(default_factory=dict)
-    version: str = stpredict.__version__
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; numbers that are not finite become None."""
-        data = {key: getattr(self, key) for key in ("card", "split", "hash", "clips", "context", "horizon", "units")}
-        return {"protocol": self.protocol, "data": data, "scores": _finite(self.scores), "version": self.version}
-
-    def write(self, path: str | Path) -> None:
-        """Write the JSON of :meth:`to_dict`, whole or not at all."""
-        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
-
-    def table(self) -> Table:
-        """Return the means as a table for a terminal: the best of each column in bold, baselines below a line."""
-        table = Table(title=Text(self._title()))
-        table.add_column("predictor")
-        for name in self._score_names():
-            table.add_column(Text(self._heading(name)), justify="right")
-        best = self._best()
-        for predictor in self.scores:
-            if predictor in self.baselines[:1]:
-                table.add_section()
-            cells = [Text(text, style="bold" if (predictor, name) in best else "") for name, text in self._row(predictor)]
-            table.add_row(Text(predictor), *cells)
-        return table
-
-    def markdown(self) -> str:
-        """Return the means as a Markdown table, the best of each column in bold."""
-        names = self._score_names()
-        lines = ["| predictor | " + " | ".join(_escape(self._heading(name)) for name in names) + " |", "|---|" + "---:|" * len(names)]
-        best = self._best()
-        for predictor in self.scores:
-            cells = [f"**{text}**" if (predictor, name) in best else text for name, text in self._row(predictor)]
-            lines.append(f"| {_escape(predictor)} | " + " | ".join(cells) + " |")
-        return f"{_escape(self._title())}\n\n" + "\n".join(lines) + "\n"
-
-    def _title(self) -> str:
-        return (
-            f"{self.card} {self.split}: {self.clips} clips, {self.context} + {self.horizon} frames, units {self.units}, "
-            f"protocol {self.protocol}"
-        )
-
-    def _score_names(self) -> list[str]:
-        return list(dict.fromkeys(name for scores in self.scores.values() for name in scores))
-
-    def _heading(self, name: str) -> str:
-        return name + {"lower": " \N{DOWNWARDS ARROW}", "higher": " \N{UPWARDS ARROW}", None: ""}[self.better.get(name)]
-
-    def _row(self, predictor: str) -> list[tuple[str, str]]:
-        return [(name, f"{self.scores[predictor][name]['mean']:.4g}") for name in self._score_names()]
-
-    def _best(self) -> set[tuple[str, str]]:
-        """Return the (predictor, score) pairs whose mean is the best of all predictors."""
-        best = set()
-        for name, direction in self.better.items():
-            means = {predictor: scores[name]["mean"] for predictor, scores in self.scores.items()}
-            ranked = [mean for mean in means.values() if not math.isnan(mean)]
-            if ranked:
-                goal = min(ranked) if direction == "lower" else max(ranked)
-                best |= {(predictor, name) for predictor, mean in means.items() if mean == goal}
-        return best
-
-
 def evaluate(
     predictors: Any,
     data: ClipSet,
@@ -153,6 +61,11 @@ def evaluate(
     training_clips: ClipSet | None = None,
     batch_size: int = 16,
     limit: int | None = None,
+    units: str | None = None,
+    thresholds: Sequence[float] | None = None,
+    members: int | None = None,
+    skill: str | None = None,
+    resample: str = "clips",
     save_forecasts: str | Path | None = None,
     device: str = "auto",
     workers: int = 0,
@@ -167,11 +80,19 @@ def evaluate(
         predictors: one or several: a predictor, a forecast file, or a path or name that :func:`stpredict.load_predictor` knows.
         data: the split.
         protocol: the convention of scoring, one of :data:`PROTOCOLS` (default ``per-pixel``).
-        scores: names of scores, ours or ``package.module:Class`` (default: all of ours).
+        scores: names of scores, ours or ``package.module:Class`` (default: those that every kind of frame has, and ``csi`` where the
+            frame spec has thresholds).
         baselines: whether to add the baselines; the training mean only where there are training clips.
         training_clips: the training split, for its mean frame (default: what ``data.training_split()`` gives, if there is such).
         batch_size: clips at a time; it changes no score.
         limit: score the first ``limit`` clips only.
+        units: score in these units, ``mm/h``, ``mm`` or ``dBZ``; the thresholds of the card are converted too.
+        thresholds: those of events, in the units in which is scored, in place of the card's.
+        members: M: every predictor forecasts an ensemble. Scores that do not take ensembles see the mean of the members.
+        skill: the name of a predictor, such as ``persistence``, over which the skill of all others is to be said, with intervals. The
+            sums of each clip and lead are then kept in memory.
+        resample: ``clips`` or ``films``: what is drawn again at random for the intervals. Clips that overlap, or are of one event, are
+            not independent, so that intervals over clips are then too narrow; ``films`` draws whole films.
         save_forecasts: a ``.h5`` or ``.npz`` file to write the forecasts of the one predictor to.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: processes that read clips ahead.
@@ -185,6 +106,10 @@ def evaluate(
         raise UserError(f"There is no protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
     if batch_size < 1 or (limit is not None and limit < 1):
         raise UserError(f"batch_size and limit are at least 1, not {batch_size} and {limit}")
+    if thresholds is not None and not np.isfinite(thresholds).all():
+        raise UserError(f"Thresholds are finite numbers, not {list(thresholds)}")
+    if resample not in ("clips", "films"):
+        raise UserError(f"What is drawn again is 'clips' or 'films', not '{resample}'")
     count = len(data) if limit is None else min(len(data), limit)
     if count == 0:
         raise UserError(f"The split '{data.split}' of '{data.card}' holds no clip of {data.context} + {data.horizon} frames")
@@ -194,7 +119,7 @@ def evaluate(
     asks = baselines or any(one == "training-mean" or isinstance(one, TrainingMean) for one in named)
     training = _training_split(data) if training_clips is None and asks else training_clips
     given = [_open(predictor, where, training) for predictor in named]
-    added = _baselines(where, training, besides=given) if baselines else []
+    added = _baselines(where, training, given) if baselines else []
     contestants = _by_name([*given, *added])
     if not contestants:
         raise UserError("There is nothing to score: give a predictor, or leave the baselines in")
@@ -204,9 +129,18 @@ def evaluate(
             predictor.check(data, count)
     if save_forecasts is not None and len(given) != 1:
         raise UserError(f"A forecast file holds the forecasts of one predictor: evaluate one to write {save_forecasts}, not {len(given)}")
+    if save_forecasts is not None and members is not None:
+        raise UserError("A forecast file holds single forecasts: leave out members, or the file")
+    if skill is not None and skill not in contestants:
+        raise UserError(f"There is no predictor '{skill}' over which to say the skill{nearest(skill, contestants)}")
 
-    chosen = create_scores(scores)
-    running = {name: {score.name: RunningScore(data.horizon) for score in chosen} for name in contestants}
+    films = _films(data, count) if skill is not None and resample == "films" else None
+    spec = data.spec if units is None else spec_in_units(data.spec, units)
+    spec = spec if thresholds is None else replace(spec, thresholds=tuple(thresholds))
+    chosen = create_scores(default_scores(spec) if scores is None else scores)
+    for score in chosen:
+        names_of_parts(score, spec, 1)  # refuses a score that lacks its thresholds before anything is forecast
+    running = {name: {score.name: RunningScore(data.horizon, score, skill is not None) for score in chosen} for name in contestants}
     digests: list[bytes] = []
     saved = next(iter(contestants))
     writing = nullcontext() if save_forecasts is None else ForecastWriter(save_forecasts, saved, data, count)
@@ -219,12 +153,12 @@ def evaluate(
             digests += (new := clip_digests(batch))
             physical = batch.physical(data.packing, where)
             for name, predictor in contestants.items():
-                forecast = _forecast(predictor, name, batch, new, physical, data)
-                _score(chosen, running[name], forecast, physical[:, data.context :], data)
+                forecast = _forecast(predictor, name, batch, new, physical, data, members)
+                _score(chosen, running[name], forecast, physical[:, data.context :], data.spec, spec)
                 if writer is not None and name == saved:
                     writer.write(forecast, batch, new)
 
-    means = {name: {score: _means(sums) for score, sums in by_score.items()} for name, by_score in running.items()}
+    means = {name: {score: _means(sums, spec) for score, sums in by_score.items()} for name, by_score in running.items()}
     return Scores(
         protocol=protocol,
         card=data.card,
@@ -233,40 +167,87 @@ def evaluate(
         clips=count,
         context=data.context,
         horizon=data.horizon,
-        units=data.spec.units,
+        units=spec.units,
         scores=means,
         baselines=tuple(contestants)[len(given) :],
         better={score.name: better for score in chosen if (better := better_direction(score)) is not None},
+        members=members,
+        skill=None if skill is None else _skill(running, skill, resample, films),
     )
 
 
 def _forecast(
-    predictor: Forecaster | ForecastFile, name: str, batch: Batch, digests: list[bytes], physical: Tensor, data: ClipSet
+    predictor: Forecaster | ForecastFile,
+    name: str,
+    batch: Batch,
+    digests: list[bytes],
+    physical: Tensor,
+    data: ClipSet,
+    members: int | None,
 ) -> Tensor:
-    """Return the forecast ``(B, horizon, C, H, W)`` of a batch whose frames are ``physical``, on the same device."""
+    """Return the forecast of a batch whose frames are ``physical``, on the same device.
+
+    It is ``(B, horizon, C, H, W)``, or ``(B, M, horizon, C, H, W)`` of M members; what a file holds is an ensemble of one.
+    """
     observed, truth = physical[:, : data.context], physical[:, data.context :]
     if isinstance(predictor, ForecastFile):
         predictor.check_truth(batch.indices, digests)
-        return predictor.forecast_clips(batch.indices, data.horizon).to(physical.device)
+        saved = predictor.forecast_clips(batch.indices, data.horizon).to(physical.device)
+        return saved if members is None else saved.unsqueeze(1)
     known = None if batch.known is None else batch.known.to(physical.device)
-    forecast = predictor.forecast(observed, data.horizon, known=known)
-    if not isinstance(forecast, Tensor) or forecast.shape != truth.shape:
+    ensemble = {} if members is None else {"members": members}
+    forecast = predictor.forecast(observed, data.horizon, known=known, **ensemble)
+    wanted = tuple(truth.shape) if members is None else (len(truth), members, *truth.shape[1:])
+    if not isinstance(forecast, Tensor) or forecast.shape != wanted:
         shape = tuple(getattr(forecast, "shape", ()))
-        raise UserError(f"The predictor '{name}' answered with {type(forecast).__name__} {shape} instead of a tensor {tuple(truth.shape)}")
+        raise UserError(f"The predictor '{name}' answered with {type(forecast).__name__} {shape} instead of a tensor {wanted}")
     if isinstance(predictor, Baseline):
         # It has nothing to say of a pixel that it never saw; a trained predictor says what the fill there leads it to.
         forecast = torch.where(torch.isnan(forecast), data.spec.fill, forecast)
     return forecast.to(physical.device, torch.float32)
 
 
-def _score(scores: Iterable[Score], running: Mapping[str, RunningScore], forecast: Tensor, truth: Tensor, data: ClipSet) -> None:
+def _score(
+    scores: Iterable[Score], running: Mapping[str, RunningScore], forecast: Tensor, truth: Tensor, spec: FrameSpec, scored: FrameSpec
+) -> None:
+    """Score a batch in the units of ``scored``; forecast and truth are in those of ``spec``."""
     at_once = len(truth) if truth.is_cuda else max(1, PIXELS_AT_ONCE // truth[0].numel())
     for some, true in zip(torch.split(forecast, at_once), torch.split(truth, at_once), strict=True):
+        some, true = in_units(some, spec, scored.units), in_units(true, spec, scored.units)
+        single = some if some.ndim == true.ndim else _mean_of_members(some)
         for score in scores:
-            total, weight = score(some, true, data.spec)
-            if total.shape != true.shape[:2] or weight.shape != true.shape[:2]:
+            total, weight = score(some if getattr(score, "takes_members", False) else single, true, scored)
+            if total.shape[:2] != true.shape[:2] or weight.shape[:2] != true.shape[:2]:
                 raise UserError(f"The score '{score.name}' must return two tensors {tuple(true.shape[:2])}, a total and a weight")
             running[score.name].add(total, weight)
+
+
+def _mean_of_members(members: Tensor) -> Tensor:
+    """Return the mean ``(B, T, C, H, W)`` of ``(B, M, T, C, H, W)``; of equal members, exactly what they are."""
+    return members[:, 0] + (members - members[:, :1]).mean(1)
+
+
+def _films(data: ClipSet, count: int) -> NDArray[np.int64]:
+    """Return the film of each of the first clips, numbered from 0 by those that there are.
+
+    Raises:
+        UserError: the clips are of no films, or of one.
+    """
+    index = getattr(data, "index", None)
+    films = None if index is None else np.unique(np.asarray(index)[:count, 0], return_inverse=True)[1].astype(np.int64)
+    if films is None or films.max() == 0:
+        raise UserError(f"The clips of '{data.card}' {data.split} are not of several films to draw from: resample clips instead")
+    return films
+
+
+def _skill(running: Mapping[str, Mapping[str, RunningScore]], over: str, resample: str, units: NDArray[np.int64] | None) -> dict[str, Any]:
+    """Return the skill of all predictors but the one that they are compared with."""
+    skills: dict[str, dict[str, Any]] = {}
+    for name, by_score in running.items():
+        if name != over:
+            found = {score: skill_over(sums, running[over][score], units) for score, sums in by_score.items()}
+            skills[name] = {score: asdict(skill) for score, skill in found.items() if skill is not None}
+    return {"over": over, "resample": resample, "replicates": REPLICATES, "scores": skills}
 
 
 def _several(predictors: Any) -> list[Any]:
@@ -285,7 +266,7 @@ def _open(predictor: Any, device: torch.device, training: ClipSet | None) -> Any
 
 def _baselines(device: torch.device, training: ClipSet | None, besides: Sequence[Any]) -> list[Any]:
     """Return the baselines that can be had and are not among the predictors already."""
-    kinds = [kind for kind in BASELINES.values() if kind is not TrainingMean or training is not None]
+    kinds = [kind for kind in BASELINES.values() if training is not None or kind is not TrainingMean]
     return [_open(kind(), device, training) for kind in kinds if not any(isinstance(predictor, kind) for predictor in besides)]
 
 
@@ -318,17 +299,14 @@ def _check_fit(name: str, predictor: Any, data: ClipSet) -> None:
         raise UserError(f"The predictor '{name}' does not fit the data '{data.card}': it has {', '.join(differing)}")
 
 
-def _means(sums: RunningScore) -> dict[str, Any]:
-    return {"mean": sums.mean(), "per_lead": sums.per_lead().tolist()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return value if math.isfinite(value) else None
-
-
-def _escape(text: str) -> str:
-    return html.escape(text, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+def _means(sums: RunningScore, spec: FrameSpec) -> dict[str, Any]:
+    """Return the numbers of a score as :class:`Scores` has them."""
+    numbers: dict[str, Any] = {"mean": sums.mean(), "per_lead": sums.per_lead().tolist()}
+    parts, per_lead = sums.parts(), sums.parts_per_lead()
+    if parts is not None and per_lead is not None:
+        names = names_of_parts(sums.score, spec, len(parts))
+        if len(names) != len(parts):
+            raise UserError(f"The score '{sums.score.name}' has {len(parts)} numbers, but names {len(names)} parts")
+        alone = [{"mean": float(mean), "per_lead": leads.tolist()} for mean, leads in zip(parts, per_lead.T, strict=True)]
+        numbers["parts"] = dict(zip(names, alone, strict=True))
+    return numbers

@@ -23,22 +23,39 @@ from stpredict.errors import UserError
 
 @dataclass(frozen=True)
 class Packing:
-    """How a file's numbers become physical: ``packed * scale + offset``, with some codes for missing.
+    """How a file's numbers become physical: by ``packed * scale + offset``, or by a table; some codes have meanings of their own.
 
     Attributes:
         scale: physical units per packed unit.
         offset: the physical value of a packed zero.
         missing: packed codes that mean "no value here"; NaN stands for itself.
+        codes: pairs of a packed code and the physical value that it stands for, such as "measured, and nothing found".
+        table: the physical value of each packed integer from 0 on, NaN for missing, in place of scale and offset; what lies beyond its
+            end is missing.
     """
 
     scale: float = 1.0
     offset: float = 0.0
     missing: tuple[float, ...] = ()
+    codes: tuple[tuple[float, float], ...] = ()
+    table: tuple[float, ...] = ()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the mean of packed numbers, but for missing ones, is the packed mean of physical ones."""
+        return not self.codes and not self.table
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Return float32 physical values, NaN where missing."""
         numbers = packed if packed.is_floating_point() else packed.to(torch.float32)  # GPUs compare no unsigned 16-bit integers
-        physical = numbers.to(torch.float32) * self.scale + self.offset
+        if self.table:
+            table = torch.tensor([*self.table, math.nan], dtype=torch.float32, device=packed.device)
+            beyond = (numbers < 0) | (numbers >= len(self.table)) | numbers.isnan()
+            physical = table[torch.where(beyond, len(self.table), numbers).long()]
+        else:
+            physical = numbers.to(torch.float32) * self.scale + self.offset
+        for code, value in self.codes:
+            physical = torch.where(numbers == code, value, physical)
         for code in self.missing:
             if not math.isnan(code):
                 physical = torch.where(numbers == code, math.nan, physical)
@@ -50,40 +67,57 @@ class Transform:
     """An invertible map from physical values to the scaled ones that a network sees; ``low`` goes to 0, ``high`` to 1.
 
     Attributes:
-        name: ``linear``, ``sqrt`` (square root of the distance from ``low``) or ``log`` (log(1 + distance / knee)).
+        name: ``linear``, ``sqrt`` (square root of the distance from ``low``), ``log`` (log(1 + distance / knee)) or ``dbz``
+            (logarithm of a rain rate, so linear in reflectivity by whichever Z-R pair, which cancels; ``low``, above 0, and what lies
+            below it count as no rain and come back as 0).
         low: the physical value that becomes 0.
         high: the physical value that becomes 1.
         knee: where ``log`` turns from linear to logarithmic, in physical units above ``low``.
+        clip: cut off what would be scaled below 0 or above 1.
     """
 
-    name: Literal["linear", "sqrt", "log"] = "linear"
+    name: Literal["linear", "sqrt", "log", "dbz"] = "linear"
     low: float = 0.0
     high: float = 1.0
     knee: float = 1.0
+    clip: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in ("linear", "sqrt", "log"):
-            raise UserError(f"There is no transform '{self.name}'; known: linear, log, sqrt")
+        if self.name not in ("linear", "sqrt", "log", "dbz"):
+            raise UserError(f"There is no transform '{self.name}'; known: dbz, linear, log, sqrt")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high and self.knee > 0):
             raise UserError(f"A transform needs low < high and knee > 0, not low {self.low}, high {self.high}, knee {self.knee}")
+        if self.name == "dbz" and self.low <= 0:
+            raise UserError(f"The transform dbz needs a rain rate above 0 as low, not {self.low}")
 
     def scale(self, physical: Tensor) -> Tensor:
         """Return scaled values; NaN stays NaN."""
+        scaled = self._scale(physical)
+        return torch.clamp(scaled, 0.0, 1.0) if self.clip else scaled
+
+    def _scale(self, physical: Tensor) -> Tensor:
         distance = physical - self.low
         span = self.high - self.low
         if self.name == "linear":
             return distance / span
         if self.name == "sqrt":
             return torch.sqrt(torch.clamp(distance, min=0.0) / span)
+        if self.name == "dbz":
+            return torch.log(torch.clamp(physical, min=self.low) / self.low) / math.log(self.high / self.low)
         return torch.log1p(torch.clamp(distance, min=0.0) / self.knee) / math.log1p(span / self.knee)
 
     def unscale(self, scaled: Tensor) -> Tensor:
         """Return physical values: the inverse of :meth:`scale` where that is strictly increasing."""
         span = self.high - self.low
+        if self.clip:
+            scaled = torch.clamp(scaled, 0.0, 1.0)
         if self.name == "linear":
             return scaled * span + self.low
         if self.name == "sqrt":
             return torch.clamp(scaled, min=0.0) ** 2 * span + self.low
+        if self.name == "dbz":
+            rate = torch.exp(scaled * math.log(self.high / self.low)) * self.low
+            return torch.where(scaled > 0, rate, torch.where(scaled.isnan(), scaled, 0.0))
         return torch.expm1(torch.clamp(scaled, min=0.0) * math.log1p(span / self.knee)) * self.knee + self.low
 
 
@@ -124,6 +158,9 @@ class FrameSpec:
         minimum: the least physical value there can be, or None; forecasts are raised to it.
         time_step: seconds from one frame to the next, or None where a film has no clock.
         grid: where the pixels lie on Earth, or None.
+        z_r: a and b of ``Z = a R^b`` by which reflectivity Z (mm6/m3) and rain rate R (mm/h) of these frames belong together, or None.
+        period: seconds over which a frame's rain was gathered, or None for what was seen at an instant.
+        thresholds: the physical values at which forecasts of such frames are usually judged.
     """
 
     channels: int
@@ -135,6 +172,9 @@ class FrameSpec:
     minimum: float | None = None
     time_step: float | None = None
     grid: Grid | None = None
+    z_r: tuple[float, float] | None = None
+    period: float | None = None
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.channels, self.height, self.width) < 1:
@@ -184,6 +224,10 @@ class FrameSpec:
                 plain["grid"] = Grid(**{**grid, "corners": tuple(grid["corners"])})
             if "transform" in plain:
                 plain["transform"] = Transform(**plain["transform"])
+            if plain.get("z_r"):
+                plain["z_r"] = tuple(plain["z_r"])
+            if "thresholds" in plain:
+                plain["thresholds"] = tuple(plain["thresholds"])
             return cls(**plain)
         except (TypeError, KeyError) as error:
             raise UserError(f"This is no frame spec: {error}") from None

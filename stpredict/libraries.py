@@ -14,7 +14,7 @@ REQUIRED = ("torch", "numpy", "cv2", "h5py", "av", "rich", "yaml", "safetensors"
 EXTRAS = {
     "vision": ("torchvision",),
     "track": ("wandb", "tensorboard"),
-    "radar": ("xarray", "netCDF4", "pyproj"),
+    "radar": ("xarray", "netCDF4", "pyproj", "tifffile", "zarr", "scipy", "wradlib"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "hub": ("huggingface_hub",),
 }

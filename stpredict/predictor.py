@@ -182,7 +182,7 @@ class Stream:
         with torch.inference_mode():
             known = self._pad(known)
             place = self._step(self._window, None if known is None else known[:, :1])
-            future, _ = unroll.finish(network, place, horizon, known=known)
+            future = unroll.finish(network, place, horizon, known)
             height, width = self.shape[-2:]
             return self._restore(predictor.spec.unscale(future[..., :height, :width]).to(self._window.device))
 

@@ -15,11 +15,16 @@ from stpredict.baselines import TrainingMean
 from stpredict.costs import measure_costs
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import collate
+from stpredict.data.readers.projections import find_pyproj, geographic
 from stpredict.errors import UserError
 from stpredict.forecasts import ForecastFile, clip_digests
-from stpredict.frames import Batch, FrameSpec
+from stpredict.frames import Batch, FrameSpec, Grid
 from stpredict.predictor import Predictor, load_predictor
-from stpredict.render import Panel, save_film
+from stpredict.render import Geography, Panel, save_film
+from stpredict.render.geography import coast_lines, lines_in_pixels
+
+_SEVIR_THRESHOLDS = (16.0, 74.0, 133.0, 160.0, 181.0, 219.0)
+"""At which forecasts of SEVIR's pixel values, which have no units, are judged: they tell what these values are."""
 
 
 def render_clip(
@@ -31,6 +36,7 @@ def render_clip(
     error: bool = True,
     scale: int | None = None,
     frames_per_second: float = 5.0,
+    colours: str = "auto",
 ) -> Path:
     """Write the film of one clip: observed and true, then what each predictor forecasts and its error.
 
@@ -42,6 +48,7 @@ def render_clip(
         error: show forecast minus truth beside each forecast.
         scale: enlargement of a pixel; None: as fits a screen.
         frames_per_second: of the film.
+        colours: of values, as :func:`stpredict.save_film` has them; ``safe`` for the colour-blind.
 
     Raises:
         UserError: there is no such clip, or a predictor does not fit the data.
@@ -58,7 +65,15 @@ def render_clip(
         if error:
             panels.append(Panel(f"{predictor.name} - true" if len(predictors) > 1 else "error", (film - truth[0]).numpy(), "error"))
     return show_panels(
-        panels, data.spec, out, context=data.context, times=data[clip].times, scale=scale, frames_per_second=frames_per_second
+        panels,
+        data.spec,
+        out,
+        context=data.context,
+        times=data[clip].times,
+        scale=scale,
+        frames_per_second=frames_per_second,
+        colours=colours,
+        grid=data.grid(clip),
     )
 
 
@@ -81,7 +96,8 @@ def preview_clips(data: ClipSet, count: int, out: str | Path) -> Path:
         Panel(clip.name or f"clip {index}", collate([(index, clip)]).physical(data.packing, "cpu")[0].numpy())
         for index, clip in enumerate(clips)
     ]
-    return show_panels(panels, data.spec, out, context=data.context, times=None)
+    grid = data.grid(0)
+    return show_panels(panels, data.spec, out, context=data.context, times=None, grid=grid, lines=data.spec.grid is not None)
 
 
 def show_panels(
@@ -93,20 +109,52 @@ def show_panels(
     times: NDArray[np.datetime64] | None,
     scale: int | None = None,
     frames_per_second: float = 5.0,
+    colours: str = "auto",
+    grid: Grid | None = None,
+    lines: bool = True,
 ) -> Path:
-    """Write panels as their frame spec says: units, colours, captions with lead and time, north up."""
+    """Write panels as their frame spec says: units, colours, captions with lead and time; maps north up, with scale and coasts.
+
+    ``grid`` stands in for the spec's where that has none; without ``lines`` no coasts are drawn, since they are not everywhere the same.
+    """
+    grid = spec.grid or grid
+    geography = find_geography(grid, spec.height, spec.width) if grid else None
     transform, length = spec.transform, len(panels[0].frames)
+    units = "VIL, pixel value" if (spec.units, spec.thresholds) == ("1", _SEVIR_THRESHOLDS) else spec.units
     return save_film(
         panels,
         out,
-        units=spec.units,
+        units=units,
         value_range=(transform.low, transform.high),
         context=context,
         captions=[caption(step - context + 1, spec.time_step, None if times is None else times[step]) for step in range(length)],
+        colours=colours,
         scale=scale,
         frames_per_second=frames_per_second,
-        row_origin=spec.grid.row_origin if spec.grid else "north",
+        row_origin=grid.row_origin if grid else "north",
+        geography=geography if geography is None or lines else Geography(geography.pixel_km),
     )
+
+
+def find_geography(grid: Grid, height: int, width: int) -> Geography:
+    """Return how long a kilometre is in the middle of a grid of pixels, on the ground, and where its coasts and borders run.
+
+    Where pyproj is not installed, or the projection is none that it may use, a metre of the projection counts as one on the ground, and
+    there are no lines.
+    """
+    left, bottom, right, top = grid.corners
+    across, middle, level = (right - left) / width, (left + right) / 2, (bottom + top) / 2
+    pyproj = find_pyproj()
+    try:
+        ends = geographic(pyproj, grid.projection, [(middle - across / 2, level), (middle + across / 2, level)]) if pyproj else []
+    except UserError:
+        ends = []
+    if pyproj is None or not ends:
+        degrees = max(abs(edge) for edge in grid.corners) <= 360
+        return Geography(None if degrees else across / 1000)
+    *_, metres = pyproj.Geod(ellps="WGS84").inv(*ends[0], *ends[1])
+    lines = lines_in_pixels(coast_lines(), grid, height, width, pyproj.Proj(grid.projection))
+    return Geography(metres / 1000 if metres > 0 else None, lines)
 
 
 def caption(lead: int, time_step: float | None, time: np.datetime64 | None) -> str:

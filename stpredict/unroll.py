@@ -8,10 +8,12 @@ same steps.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from stpredict.draws import Draws
@@ -116,41 +118,27 @@ def _choose(
     return torch.where(use_truth[:, step, None, None, None], frames[:, step].to(own.dtype), own)
 
 
-def finish(
-    network: RecurrentNetwork,
-    place: Place,
-    horizon: int,
-    frames: Tensor | None = None,
-    use_truth: Tensor | None = None,
-    valid: Tensor | None = None,
-    known: Tensor | None = None,
-    recompute: int = 0,
-) -> tuple[Tensor, Tensor | None]:
-    """Forecast from the place that the context has led to.
+def finish(network: RecurrentNetwork, place: Place, horizon: int, known: Tensor | None = None) -> Tensor:
+    """Forecast from the place that the context has led to, from own predictions alone.
 
     Args:
         network: the network.
         place: after the last frame of the context has been fed.
         horizon: frames to forecast, at least 1. A network that predicts its context has made the first of them already.
-        frames: true future frames ``(B, horizon - 1, C, H, W)`` where ``use_truth`` ``(B, horizon - 1)`` mixes them in, else None.
-        use_truth: see :func:`advance`.
-        valid: see :func:`advance`.
         known: ``(B, horizon, K, H, W)``: the known inputs of the future frames.
-        recompute: see :func:`advance`.
 
     Returns:
-        the future ``(B, horizon, C, H, W)``, scaled and padded, and the sum of penalties ``(B,)`` or None.
+        the future ``(B, horizon, C, H, W)``, scaled and padded.
     """
     made = 1 if network.predicts_context else 0
     first = place.frame
     place = replace(place, state=network.begin_forecast(place.state))
-    known = None if known is None else known[:, made:]
-    rest, _, penalty = advance(network, place, horizon - made, frames, use_truth, valid, known, recompute)
+    rest, _, _ = advance(network, place, horizon - made, known=None if known is None else known[:, made:])
     if not made:
         assert rest is not None, "a forecaster makes a frame at every step"
-        return rest, penalty
+        return rest
     assert first is not None, "the last frame of the context has been fed"
-    return first[:, None] if rest is None else torch.cat([first[:, None], rest], dim=1), penalty
+    return first[:, None] if rest is None else torch.cat([first[:, None], rest], dim=1)
 
 
 def complete(network: Network, frames: Tensor, valid: Tensor | None, fill: float) -> tuple[Tensor, Tensor]:
@@ -202,6 +190,30 @@ class Unroll(nn.Module):
             predictions, scaled, of frames 1 .. context + horizon - 1 (of the future alone by a network that does not predict its
             context), and the mean penalty ``(B,)`` of a step, or None.
         """
+        [(predictions, penalty)] = self.stretches(frames, context, horizon, use_truth, valid, known, draws)
+        assert predictions is not None, "a whole clip has predictions"
+        return predictions, penalty
+
+    def stretches(
+        self,
+        frames: Tensor,
+        context: int,
+        horizon: int,
+        use_truth: Tensor | None = None,
+        valid: Tensor | None = None,
+        known: Tensor | None = None,
+        draws: Draws | None = None,
+        length: int | None = None,
+    ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+        """Predict along clips a stretch of ``length`` steps after the other, no gradient reaching from one into the one before.
+
+        Whoever goes backward from each stretch before taking the next needs the memory of one: truncated back-propagation through time
+        (Williams and Peng 1990). Without a length there is one stretch, and a direct network, which takes no steps, has no other.
+
+        Yields:
+            the predictions of a stretch (None where an encoder made none), and its share of the mean penalty; the first, one after the
+            other, and the sum of the second are what :meth:`forward` returns.
+        """
         network = self.network
         height, width = frames.shape[-2:]
         frames, valid = complete(network, frames, valid, self.fill)
@@ -212,37 +224,47 @@ class Unroll(nn.Module):
                 observed = torch.cat([observed, valid[:, :context].to(observed.dtype)], dim=2)
             constants = network.prepare(observed.shape[0], draws)
             prepared = {} if constants is None else {"constants": constants}
-            return network.forecast(observed, horizon, known, **prepared)[..., :height, :width], None
+            yield network.forecast(observed, horizon, known, **prepared)[..., :height, :width], None
+            return
 
         if not network.predicts_context:
             use_truth = None
-        recompute = math.isqrt(context + horizon) if self.recompute else 0
-        within, place, penalty = advance(
-            network,
-            begin(network, frames.shape[0], frames.shape[-2], frames.shape[-1], draws),
-            context,
-            frames[:, :context],
-            None if use_truth is None else use_truth[:, :context],
-            valid[:, :context],
-            None if known is None else known[:, 1 : context + 1],
-            recompute,
-        )
-        ahead = slice(context, context + horizon - 1)
-        future, more = finish(
-            network,
-            place,
-            horizon,
-            None if use_truth is None else frames[:, ahead],
-            None if use_truth is None else use_truth[:, ahead],
-            None if use_truth is None else valid[:, ahead],
-            None if known is None else known[:, context:],
-            recompute,
-        )
-        penalty = _sum(penalty, more)
-        if network.predicts_context and within is not None:
-            future = torch.cat([within[:, :-1], future], dim=1)
         steps = context + horizon - (1 if network.predicts_context else 0)
-        return future[..., :height, :width], None if penalty is None else penalty / steps
+        state, previous = network.initial_state(frames.shape[0], frames.shape[-2], frames.shape[-1]), None
+        for start in range(0, steps, length or steps):
+            span = range(start, min(steps, start + (length or steps)))
+            place = Place(state, network.prepare(frames.shape[0], draws), previous)
+            predictions, place, penalty = self._along(span, place, context, frames, use_truth, valid, known)
+            yield None if predictions is None else predictions[..., :height, :width], None if penalty is None else penalty / steps
+            state, previous = pytree.tree_map_only(Tensor, Tensor.detach, (place.state, place.frame))
+
+    def _along(
+        self, span: range, place: Place, context: int, frames: Tensor, use_truth: Tensor | None, valid: Tensor, known: Tensor | None
+    ) -> tuple[Tensor | None, Place, Tensor | None]:
+        """Take some steps of a clip, of the context, of the forecast, or from the one into the other."""
+        network, predictions, penalty = self.network, [], None
+        recompute = math.isqrt(len(span)) if self.recompute else 0
+        assert isinstance(network, RecurrentNetwork), "a direct network takes no steps"
+        for steps in (range(span.start, min(span.stop, context)), range(max(span.start, context), span.stop)):
+            if not steps:
+                continue
+            if steps.start == context:
+                place = replace(place, state=network.begin_forecast(place.state))
+            fed, mixed = slice(steps.start, steps.stop), use_truth is not None
+            ahead = 1 if network.predicts_context or steps.start < context else 0
+            made, place, extra = advance(
+                network,
+                place,
+                len(steps),
+                frames[:, fed] if mixed or steps.start < context else None,
+                use_truth[:, fed] if use_truth is not None else None,
+                valid[:, fed] if mixed or steps.start < context else None,
+                None if known is None else known[:, steps.start + ahead : steps.stop + ahead],
+                recompute,
+            )
+            predictions += [] if made is None else [made]
+            penalty = _sum(penalty, extra)
+        return torch.cat(predictions, dim=1) if predictions else None, place, penalty
 
 
 def rollout(

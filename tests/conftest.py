@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+os.environ.setdefault("STPREDICT_INDEX", "off")  # no test writes to the user's cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 import hypothesis

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from stpredict.baselines import BASELINES, Baseline, ContextMean, Persistence, TrainingMean
+from stpredict.baselines import BASELINES, Baseline, ContextMean, Extrapolation, Persistence, TrainingMean
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
 from stpredict.frames import Clip, FrameSpec, Packing
@@ -37,7 +37,7 @@ def films(seed: int = 0) -> NDArray[np.float32]:
 
 
 def every_baseline() -> list[Baseline]:
-    return [Persistence(), ContextMean(), TrainingMean(torch.arange(24.0).reshape(2, 3, 4))]
+    return [Persistence(), Extrapolation(), ContextMean(), TrainingMean(torch.arange(24.0).reshape(2, 3, 4))]
 
 
 def test_persistence_keeps_the_newest_valid_value() -> None:
@@ -50,6 +50,60 @@ def test_persistence_keeps_the_newest_valid_value() -> None:
         wanted = seen[-1] if len(seen) else np.nan
         np.testing.assert_array_equal(forecast[(place[0], slice(None), *place[1:])], [wanted] * 3)
     assert np.isnan(forecast[1, :, 0, 2, 3]).all() and not np.isnan(observed[:, -1]).all()
+
+
+def showers(count: int) -> torch.Tensor:
+    """Return ``(1, count, 1, 48, 64)``: showers that move two pixels to the right and one up."""
+    rows, columns = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    random = torch.Generator().manual_seed(0)
+    film = torch.zeros(1, count, 1, 48, 64)
+    for _ in range(40):
+        row, column, width, peak = (torch.rand(4, generator=random) * torch.tensor([70.0, 90, 3, 9])).tolist()
+        for time in range(count):
+            film[0, time, 0] += peak * torch.exp(
+                -((rows - row + 10 + time) ** 2 + (columns - column + 15 - 2 * time) ** 2) / (width + 2) ** 2
+            )
+    return film
+
+
+def test_extrapolation_carries_the_last_frame_on() -> None:
+    film = showers(7)
+    forecast = Extrapolation().forecast(film[:, :3], 4)
+    errors, still = ((frames - film[:, 3:]).abs() for frames in (forecast, Persistence().forecast(film[:, :3], 4)))
+    inside = (..., slice(0, -6), slice(12, None))
+    assert forecast.shape == film[:, 3:].shape and errors[inside].mean() < 0.1 * still[inside].mean()
+    assert forecast[:, -1, :, :, :6].isnan().all() and forecast[:, -1, :, -3:].isnan().all() and not forecast[inside].isnan().any()
+
+
+def test_extrapolation_fills_a_gap_from_where_it_was_seen() -> None:
+    film = showers(7)
+    whole = Extrapolation().forecast(film[:, :3], 4)
+    film[:, 2, :, 20:24, 30:34] = NAN
+    holed = Extrapolation().forecast(film[:, :3], 4)
+    assert (holed - whole)[..., 8:-10, 14:].abs().max() < 0.1 * film.nan_to_num().max()
+    film[:, 2] = NAN
+    lost = Extrapolation().forecast(film[:, :3], 4)
+    assert (lost - whole)[..., 8:-10, 14:].abs().mean() < 0.1 * film.nan_to_num().mean()
+
+
+def test_extrapolation_follows_the_newest_frames_alone() -> None:
+    film = showers(8)
+    stream = Extrapolation().start(film[:, :1].flip(3))
+    for time in range(3, 8):
+        stream.observe(film[:, time])
+    torch.testing.assert_close(stream.forecast(5), Extrapolation().forecast(film[:, -3:], 5), equal_nan=True, atol=0, rtol=0)
+
+
+def test_extrapolation_of_one_frame_or_of_one_that_stays_is_persistence() -> None:
+    film = showers(2)
+    for observed in (film[:, :1], film[:, :1].repeat(1, 3, 1, 1, 1)):
+        torch.testing.assert_close(Extrapolation().forecast(observed, 3), Persistence().forecast(observed, 3), atol=1e-3, rtol=0)
+
+
+def test_channels_move_together() -> None:
+    film = showers(3)
+    both = Extrapolation().forecast(torch.cat([film, 2 * film + 1], 2), 3)
+    torch.testing.assert_close(both[:, :, 1], 2 * both[:, :, 0] + 1, equal_nan=True)
 
 
 def test_context_mean_is_the_mean_of_the_valid_values() -> None:
@@ -124,5 +178,5 @@ def test_impossible_questions_are_refused() -> None:
 
 
 def test_the_table_makes_each_by_its_name() -> None:
-    assert list(BASELINES) == ["persistence", "context-mean", "training-mean"]
+    assert list(BASELINES) == ["persistence", "extrapolation", "context-mean", "training-mean"]
     assert all(kind().name == name for name, kind in BASELINES.items())

@@ -7,7 +7,9 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +18,24 @@ import pytest
 import torch
 
 import stpredict
+from stpredict.costs import measure_costs
+from stpredict.errors import UserError
 from stpredict.metrics import SCORES
+from stpredict.processes import Processes
+from stpredict.training import load_settings
+from stpredict.training.work import make_work
 
 ROOT = Path(__file__).resolve().parents[1]
 Measure = Callable[..., list[dict[str, Any]]]
 SMALL_NETWORK = ["--hidden", "4", "4", "--kernel-size", "3", "--patch-size", "4", "--size", "16", "--context", "2", "--horizon", "3"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> Iterator[None]:
+    """Where Python finds the modules of the command, as if tools/benchmark.py had been called; processes that it starts inherit it."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    yield
+    sys.path.remove(str(ROOT / "tools"))
 
 
 def load(path: Path) -> ModuleType:
@@ -32,7 +47,7 @@ def load(path: Path) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
+def benchmark(tools: None) -> ModuleType:
     return load(ROOT / "tools" / "benchmark.py")
 
 
@@ -46,7 +61,7 @@ def measure(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
         result = json.loads(out.read_text())
         assert list(result) == ["benchmark", "machine", "rows"] and result["benchmark"] == name
         machine = result["machine"]
-        assert list(machine) == ["cpu", "cores", "threads", "python", "torch", "numpy", "stpredict"]
+        assert list(machine) == ["cpu", "gpu", "cores", "threads", "python", "torch", "numpy", "stpredict"]
         facts = (1, os.cpu_count(), platform.python_version(), torch.__version__, stpredict.__version__)
         assert tuple(machine[key] for key in ("threads", "cores", "python", "torch", "stpredict")) == facts
         assert machine["cpu"]
@@ -86,23 +101,169 @@ def test_loader(measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "runs").exists(), "it leaves no run behind"
 
 
-def test_step(measure: Measure) -> None:
-    rows = measure("step", *SMALL_NETWORK, "--batch-size", "2")
-    check_network_rows(rows)
-    assert [(row["name"], row["batch_size"]) for row in rows] == [(name, 2) for name in stpredict.list_networks()]
+STEP_COLUMNS = ["name", "parameters", "precision", "recompute", "batch_size", "frames", "frame"]
+STEP_COLUMNS += ["seconds", "clips_per_second", "tflops", "activation_mib", "peak_mib"]
+SMALL_CONFIG = "base: moving_mnist/convlstm\nnetwork: {hidden: [64, 64], kernel_size: 3}\ndata: {batch_size: 2, reversed_pass: true}\n"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A config whose activations, over 20 frames, are many times as large as its weights."""
+    (tmp_path / "small.yaml").write_text(SMALL_CONFIG)
+    return tmp_path / "small.yaml"
+
+
+def saved_mib(settings: Any) -> float:
+    """Return the size of what autograd keeps of a forward pass besides the weights: each storage once."""
+    work = make_work(settings, Processes())
+    weights = {weight.untyped_storage().data_ptr() for weight in work.network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage  # held, so that no other takes its place
+        return tensor
+
+    data = settings.data
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        predictions, _ = work.along(torch.rand(data.batch_size, data.context + data.horizon, 1, 64, 64), data.context, data.horizon)
+    assert predictions.requires_grad
+    return sum(storage.nbytes() for storage in kept.values()) / 2**20
+
+
+def test_step_of_a_config(measure: Measure, small: Path) -> None:
+    rows = measure(
+        "step", "--config", str(small), "--precision", "fp32", "bf16", "--recompute", "off", "on", "--device", "cpu", "--repeats", "1"
+    )
+    assert [(row["precision"], row["recompute"]) for row in rows] == [("fp32", "off"), ("fp32", "on"), ("bf16", "off"), ("bf16", "on")]
+    network = stpredict.create_network("convlstm", channels=1, hidden=[64, 64], kernel_size=3, patch_size=4, norm="none")
+    multiply_adds = measure_costs(network, (1, 64, 64), 10, 10).multiply_adds
+    for row in rows:
+        assert list(row) == STEP_COLUMNS
+        assert (row["name"], row["batch_size"], row["frames"], row["frame"]) == (str(small), 2, "10 + 10", "1 x 64 x 64")
+        assert row["parameters"] == sum(weight.numel() for weight in network.parameters())
+        assert row["clips_per_second"] == pytest.approx(2 / row["seconds"])
+        assert row["tflops"] == pytest.approx(6 * multiply_adds * row["clips_per_second"] / 1e12)
+    if not Path("/proc/self/clear_refs").exists():
+        return
+    taken = {(row["precision"], row["recompute"]): row["activation_mib"] for row in rows}
+    from benchmarks.noise import with_noise
+
+    settings = load_settings(small)
+    kept = saved_mib(replace(settings, data=with_noise(settings.data), trainer=replace(settings.trainer, validate_every=0, device="cpu")))
+    assert kept > 20
+    assert kept < taken["fp32", "off"] < 2.0 * kept
+    assert taken["fp32", "on"] < 0.6 * taken["fp32", "off"]
+    assert taken["bf16", "off"] < 0.9 * taken["fp32", "off"]
+    assert all(row["peak_mib"] > row["activation_mib"] > 0 for row in rows)
+
+
+def test_step_of_every_network(benchmark: ModuleType, measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which is quicker; on a machine that does not let a process forget its peak."""
+    from benchmarks import memory, training_step
+
+    monkeypatch.setattr(training_step, "_apart", training_step.measure_step)
+    monkeypatch.setattr(memory, "_CLEAR", Path("/proc/self/no_such_file"))
+    rows = measure("step", *SMALL_NETWORK, "--batch-size", "2", "--device", "cpu")
+    assert [(row["name"], row["batch_size"], row["frame"]) for row in rows] == [
+        (name, 2, "1 x 16 x 16") for name in stpredict.list_networks()
+    ]
+    for row in rows:
+        assert list(row) == STEP_COLUMNS
+        assert (row["parameters"], row["frames"]) == (count_weights(row["name"]), "2 + 3")
+        assert row["activation_mib"] is None and row["peak_mib"] > 50
+        assert row["tflops"] > 0
+
+
+def test_a_step_for_which_memory_does_not_suffice_has_no_figures(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, small: Path, tmp_path: Path
+) -> None:
+    from benchmarks import training_step
+
+    def fail(settings: Any, repeats: int) -> dict[str, Any]:
+        if settings.trainer.precision == "fp32":
+            raise torch.OutOfMemoryError("too little")
+        return dict.fromkeys(("parameters", *STEP_COLUMNS[7:]), 1.0)
+
+    monkeypatch.setattr(training_step, "_apart", fail)
+    out = tmp_path / "step.json"
+    assert benchmark.main(["step", "--config", str(small), "--precision", "fp32", "bf16", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["precision"] for row in rows] == ["fp32", "bf16"]
+    assert [row["seconds"] for row in rows] == [None, 1.0]
+    assert all(list(row) == STEP_COLUMNS for row in rows)
+
+
+def test_the_clips_of_every_config_have_a_size_without_their_files(benchmark: ModuleType) -> None:
+    from benchmarks.noise import with_noise
+    from benchmarks.training_step import _named
+
+    sizes = {}
+    for name in _named(["all"]):
+        data = load_settings(name).data
+        if data.card in ("moving_rain", "sevir"):
+            with pytest.raises(UserError, match="--size"):
+                with_noise(data)
+        noise = with_noise(data, 64 if data.card in ("moving_rain", "sevir") else None)
+        clips = stpredict.load_data(noise.card, **noise.window())
+        assert clips[3].frames.shape == (clips.context + clips.horizon, *clips.spec.shape)
+        sizes[name] = (clips.context, clips.horizon, clips.spec.shape)
+        if data.card == "moving_digits":
+            known = stpredict.load_data(data.card, **data.window())
+            assert sizes[name] == (known.context, known.horizon, known.spec.shape)
+    assert sizes["moving_mnist/predrnn"] == (10, 10, (1, 64, 64))
+    assert sizes["knmi/predrnn"] == (6, 6, (1, 128, 128))
+    assert sizes["meteoswiss/predrnn"] == (3, 6, (1, 192, 192)), "a step sees a random crop"
+    assert sizes["video"] == (10, 10, (1, 64, 64))
+    assert _named(["moving_mnist", "demo"]) == [*(name for name in sizes if name.startswith("moving_mnist/")), "demo"]
+    assert with_noise(load_settings("video", ["--data.settings.colour=true"]).data, 32).settings == {
+        "channels": 3,
+        "height": 32,
+        "width": 32,
+    }
+
+
+def test_a_step_of_a_config_is_one_update_along_the_whole_horizon(benchmark: ModuleType, small: Path) -> None:
+    from benchmarks.training_step import _asked
+
+    small.write_text(f"{SMALL_CONFIG}sampling: {{first_horizon: 1, grown_at: 100}}\n")
+    words = ["step", "--config", str(small), "--horizon", "7", "--precision", "fp16", "--recompute", "on", "--threads", "1"]
+    (settings,) = _asked(benchmark._parser().parse_args(words))
+    assert not settings.data.reversed_pass
+    assert (settings.data.context, settings.data.horizon, settings.data.batch_size) == (10, 7, 2)
+    assert not {"first_horizon", "grown_at"} & set(settings.sampling) and settings.sampling["name"] == "scheduled"
+    assert (settings.trainer.precision, settings.trainer.recompute, settings.trainer.threads) == ("fp16", True, 1)
+    assert settings.network == {"name": "convlstm", "hidden": [64, 64], "kernel_size": 3, "patch_size": 4, "norm": "none"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--config", "demo", "--hidden", "4"], "leave --hidden out"),
+        (["--config", "dmo"], "did you mean 'demo'"),
+        (["--config", "unsized"], "--size N"),
+        (["--device", "tpu"], "no device 'tpu'"),
+    ],
+)
+def test_mistakes_in_a_sentence(benchmark: ModuleType, tmp_path: Path, words: list[str], sentence: str) -> None:
+    (tmp_path / "unsized.yaml").write_text("base: video\ndata: {resize: null}\n")
+    words = [str(tmp_path / "unsized.yaml") if word == "unsized" else word for word in words]
+    with pytest.raises(SystemExit, match=sentence):
+        benchmark.main(["step", *words])
+
+
+def count_weights(name: str) -> int:
+    settings = {"hidden": [4, 32], "layers": [4, 8], "context": 2} if name == "simvp" else {"hidden": [4, 4], "patch_size": 4}
+    network = stpredict.create_network(name, channels=1, kernel_size=3, **settings)
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def test_inference(measure: Measure) -> None:
     rows = measure("inference", *SMALL_NETWORK, "--batch-size", "3", "--network", "predrnn")
-    check_network_rows(rows)
     assert [(row["name"], row["batch_size"]) for row in rows] == [("predrnn", 1), ("predrnn", 3)]
-
-
-def check_network_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        settings = {"hidden": [4, 32], "layers": [4, 8], "context": 2} if row["name"] == "simvp" else {"hidden": [4, 4], "patch_size": 4}
-        network = stpredict.create_network(row["name"], channels=1, kernel_size=3, **settings)
-        assert row["parameters"] == sum(weight.numel() for weight in network.parameters())
+        assert row["parameters"] == count_weights("predrnn")
         assert (row["hidden"], row["size"], row["frames"]) == ("4 4", 16, "2 + 3")
         assert row["clips_per_second"] == pytest.approx(row["batch_size"] / row["seconds"])
 
@@ -136,5 +297,7 @@ def test_the_median_is_of_warm_runs(benchmark: ModuleType, monkeypatch: pytest.M
     def work() -> None:
         clock[0] += next(lasting)
 
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
-    assert benchmark.median_seconds(work, 3) == 2.0
+    from benchmarks import timing
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    assert timing.median_seconds(work, 3) == 2.0

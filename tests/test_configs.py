@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import struct
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 
 import numpy as np
@@ -24,6 +25,13 @@ from stpredict.training.work import Work, make_work
 ROOT = Path(__file__).resolve().parents[1]
 RADAR = ROOT / ".." / "shared" / "data" / "knmi_rap_2010-08-26"
 NAMES = shipped_names("configs")
+DAYS = [datetime.datetime(2018, 7, 1) + datetime.timedelta(days=2 * number) for number in range(6)]
+RAIN = {
+    "moving_rain": {"frames": 24},
+    "meteoswiss": {"events": tuple(datetime.datetime(year, 5, 15, 15, 45) for year in (2015, 2017))},
+    "sevir": {"size": 16, "moments": [*DAYS, datetime.datetime(2019, 3, 1), datetime.datetime(2019, 7, 1)]},
+}
+"""What the generators are asked for, so that every split has clips."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,11 @@ def roots(tmp_path_factory: pytest.TempPathFactory, films: ModuleType, knmi_file
         end = datetime.datetime(2010, 8, 26) + datetime.timedelta(minutes=5 * number)
         knmi_files.write_file(folder / "radar", np.zeros((765, 700), np.uint16), end)
     films.write_video(folder / "film.mp4", films.wandering_square(200, 48, 64, colour=True))
-    return {"moving_digits": None, "moving_mnist": folder / "mnist", "knmi": folder / "radar", "video": folder / "film.mp4"}
+    made = {"moving_digits": None, "moving_mnist": folder / "mnist", "knmi": folder / "radar", "video": folder / "film.mp4"}
+    generators = {name: run_path(str(ROOT / "datasets" / "generators" / f"{name}.py"))["write_sample"] for name in RAIN}
+    for name, generate in generators.items():
+        generate(folder / name, **RAIN[name])
+    return made | {name: folder / name for name in RAIN}
 
 
 def work_of(name: str, roots: dict[str, Path | None], *overrides: str) -> Work:
@@ -67,7 +79,8 @@ def test_all_that_a_run_works_with_can_be_made(name: str, roots: dict[str, Path 
     assert len(work.clips) >= settings.data.batch_size
     clip = work.clips[0]
     assert clip.frames.shape == (work.clips.context + work.clips.horizon, *spec.shape)
-    assert spec.height % work.network.patch_size == spec.width % work.network.patch_size == 0
+    height, width = settings.data.random_crop or (spec.height, spec.width)
+    assert height % work.network.patch_size == width % work.network.patch_size == 0
     assert settings.trainer.max_steps >= settings.trainer.validate_every >= 1
 
 

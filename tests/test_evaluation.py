@@ -1,7 +1,6 @@
-import io
 import json
 import math
-import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 
 from stpredict.baselines import ContextMean, Persistence, TrainingMean
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
-from stpredict.evaluation import Scores, evaluate
+from stpredict.evaluation import evaluate
 from stpredict.forecasts import ForecastFile
 from stpredict.frames import Clip, FrameSpec, Packing, Transform
 
@@ -93,14 +91,19 @@ def test_an_oracle_that_errs_by_a_known_amount() -> None:
 def test_baselines_equal_numpy(valid: bool) -> None:
     data, training = Toy(missing=0.4, valid=valid), Toy(clips=5, seed=9, missing=0.0)
     scores = evaluate([], data, training_clips=training, scores=["mse", "mae"])
-    assert list(scores.scores) == ["persistence", "context-mean", "training-mean"] == list(scores.baselines)
+    assert list(scores.scores) == ["persistence", "extrapolation", "context-mean", "training-mean"] == list(scores.baselines)
     observed, truth = np.split(data.physical(), [CONTEXT], axis=1)
     newest = observed[:, 0]
     for lead in range(1, CONTEXT):
         newest = np.where(np.isnan(observed[:, lead]), newest, observed[:, lead])
-    answers = [newest, np.nanmean(observed, axis=1), np.broadcast_to(training.physical().mean((0, 1)), newest.shape)]
+    answers = {
+        "persistence": newest,
+        "context-mean": np.nanmean(observed, axis=1),
+        "training-mean": np.broadcast_to(training.physical().mean((0, 1)), newest.shape),
+    }
     assert np.isnan(newest[~np.isnan(truth[:, 0])]).any()
-    for by_score, answer in zip(scores.scores.values(), answers, strict=True):
+    for name, answer in answers.items():  # what extrapolation forecasts, test_motion and test_baselines say
+        by_score = scores.scores[name]
         error = np.where(np.isnan(answer), SPEC.fill, answer)[:, None] - truth
         assert by_score["mse"]["per_lead"] == pytest.approx(np.nanmean(error**2, axis=(0, 2, 3, 4)), rel=1e-5)
         assert by_score["mae"]["mean"] == pytest.approx(np.nanmean(abs(error)), rel=1e-5)
@@ -128,7 +131,7 @@ def test_saved_forecasts_score_as_live_ones(tmp_path: Path, suffix: str) -> None
     live = evaluate(Constant(1.7), data, save_forecasts=path, batch_size=3)
     scored = evaluate(ForecastFile(path), data, batch_size=2)
     assert scored.hash == live.hash == ForecastFile(path).hash
-    assert list(scored.scores) == [path.name, "persistence", "context-mean"]
+    assert list(scored.scores) == [path.name, "persistence", "extrapolation", "context-mean"]
     for score, numbers in live.scores["constant"].items():
         assert scored.scores[path.name][score]["mean"] == pytest.approx(numbers["mean"], rel=1e-6)
         assert scored.scores[path.name][score]["per_lead"] == pytest.approx(numbers["per_lead"], rel=1e-6)
@@ -195,8 +198,8 @@ def test_known_inputs_reach_the_predictor() -> None:
 
 def test_equal_names_are_told_apart() -> None:
     scores = evaluate([Constant(1.0, "a"), Constant(2.0, "a"), Constant(3.0, "a (2)"), Persistence()], Toy(), scores=["mse"])
-    assert list(scores.scores) == ["a", "a (2)", "a (2) (2)", "persistence", "context-mean"]
-    assert scores.baselines == ("context-mean",)
+    assert list(scores.scores) == ["a", "a (2)", "a (2) (2)", "persistence", "extrapolation", "context-mean"]
+    assert scores.baselines == ("extrapolation", "context-mean")
 
 
 def test_names_and_paths_are_loaded(tmp_path: Path) -> None:
@@ -215,7 +218,7 @@ def test_the_training_split_of_the_data_gives_the_training_mean() -> None:
     data = WithTraining()
     given = evaluate([TrainingMean.of(Toy(seed=4, missing=0.0)), ContextMean()], data)
     found = evaluate([], data)
-    assert list(found.scores) == ["persistence", "context-mean", "training-mean"]
+    assert list(found.scores) == ["persistence", "extrapolation", "context-mean", "training-mean"]
     assert found.scores["training-mean"] == given.scores["training-mean"]
 
 
@@ -277,51 +280,6 @@ def test_a_score_of_ones_own_must_answer_per_frame(tmp_path: Path, monkeypatch: 
         evaluate(Constant(), data, scores=["score_of_evaluation_test:Wrong"])
 
 
-def made_up() -> Scores:
-    def numbers(mse: float, psnr: float) -> dict[str, Any]:
-        return {"mse": {"mean": mse, "per_lead": [mse, math.nan]}, "psnr": {"mean": psnr, "per_lead": [math.inf, psnr]}}
-
-    scores = {"[red]a|<b>": numbers(1.23456, math.nan), "ours": numbers(2.0, 12.5), "persistence": numbers(1.23456, 11.0)}
-    return Scores(
-        "per-pixel", "toy", "test", "abcd", 9, 10, 2, "mm/h", scores, ("persistence",), {"mse": "lower", "psnr": "higher"}, "0.0.9"
-    )
-
-
-def test_the_dictionary_is_the_contract() -> None:
-    assert made_up().to_dict() == {
-        "protocol": "per-pixel",
-        "data": {"card": "toy", "split": "test", "hash": "abcd", "clips": 9, "context": 10, "horizon": 2, "units": "mm/h"},
-        "scores": {
-            "[red]a|<b>": {"mse": {"mean": 1.23456, "per_lead": [1.23456, None]}, "psnr": {"mean": None, "per_lead": [None, None]}},
-            "ours": {"mse": {"mean": 2.0, "per_lead": [2.0, None]}, "psnr": {"mean": 12.5, "per_lead": [None, 12.5]}},
-            "persistence": {"mse": {"mean": 1.23456, "per_lead": [1.23456, None]}, "psnr": {"mean": 11.0, "per_lead": [None, 11.0]}},
-        },
-        "version": "0.0.9",
-    }
-
-
-def test_markdown_marks_the_best_and_escapes_names() -> None:
-    assert made_up().markdown() == (
-        "toy test: 9 clips, 10 + 2 frames, units mm/h, protocol per-pixel\n\n"
-        "| predictor | mse ↓ | psnr ↑ |\n"
-        "|---|---:|---:|\n"
-        "| [red]a\\|&lt;b&gt; | **1.235** | nan |\n"
-        "| ours | 2 | **12.5** |\n"
-        "| persistence | **1.235** | 11 |\n"
-    )
-
-
-def test_the_table_marks_the_best_and_draws_a_line_above_the_baselines() -> None:
-    console = Console(width=100, file=io.StringIO(), force_terminal=True, color_system="standard", record=True)
-    console.print(made_up().table())
-    styled = console.export_text(styles=True, clear=False)
-    lines = console.export_text().splitlines()
-    for text, bold in (("1.235", True), ("12.5", True), ("11", False), ("nan", False)):
-        assert bool(re.search(rf"\x1b\[1m *{text}\x1b\[0m", styled)) == bold and text in styled
-    rows = [number for number, line in enumerate(lines) if any(name in line for name in ("[red]a|<b>", "ours", "persistence"))]
-    assert rows[1] == rows[0] + 1 and rows[2] == rows[1] + 2
-
-
 def test_times_are_part_of_the_hash_and_are_saved(tmp_path: Path) -> None:
     class Timed(Toy):
         start = np.datetime64("2010-08-26T03:00", "s")
@@ -338,3 +296,111 @@ def test_times_are_part_of_the_hash_and_are_saved(tmp_path: Path) -> None:
     assert evaluate(Constant(), data).hash != first.hash != evaluate(Constant(), Toy()).hash
     with pytest.raises(UserError, match="had other frames or times"):
         evaluate(ForecastFile(path), data)
+
+
+class Rain(Toy):
+    """The same films with thresholds, cut from three films."""
+
+    spec = replace(SPEC, z_r=(200.0, 1.6), minimum=0.0, thresholds=(2.0, 10.0))
+    index = np.array([[number // 3, 0] for number in range(7)])
+
+
+class Ensemble(Constant):
+    """Forecasts other values for each member."""
+
+    def forecast(self, observed: torch.Tensor, horizon: int, *, members: int | None = None, known: Any = None) -> torch.Tensor:
+        forecast = super().forecast(observed, horizon)
+        if members is None:
+            return forecast
+        return forecast.unsqueeze(1) + torch.arange(members).view(1, -1, 1, 1, 1, 1)
+
+
+def test_thresholds_of_the_card_add_the_csi_and_nothing_else() -> None:
+    data = Rain()
+    scores = evaluate(Constant(3.0), data)
+    assert list(scores.scores["constant"]) == [*evaluate(Constant(3.0), Toy()).scores["constant"], "csi"]
+    truth = data.physical()[:, CONTEXT:]
+    csi = (truth >= 2).sum() / (~np.isnan(truth)).sum()
+    numbers = scores.scores["constant"]["csi"]
+    assert list(numbers["parts"]) == ["2", "10"] and numbers["parts"]["10"] == {"mean": 0.0, "per_lead": [0.0] * HORIZON}
+    assert numbers["parts"]["2"]["mean"] == pytest.approx(csi) and numbers["mean"] == pytest.approx(csi / 2)
+    assert numbers["per_lead"] == pytest.approx((truth >= 2).sum((0, 2, 3, 4)) / (~np.isnan(truth)).sum((0, 2, 3, 4)) / 2)
+    assert scores.better["csi"] == "higher" and scores.to_dict()["scores"]["constant"]["csi"] == numbers
+
+
+def test_thresholds_may_be_given() -> None:
+    scores = evaluate(Constant(3.0), Toy(), scores=["csi", "far"], thresholds=[2.5], baselines=False).scores["constant"]
+    assert list(scores["csi"]["parts"]) == ["2.5"] and scores["csi"]["mean"] == pytest.approx(1 - scores["far"]["mean"], rel=1e-6)
+    assert "csi" in evaluate(Constant(3.0), Toy(), thresholds=[2.5]).scores["constant"]
+    with pytest.raises(UserError, match="The score 'csi' needs thresholds"):
+        evaluate(Constant(), Toy(), scores=["csi"])
+
+
+def test_scores_in_other_units() -> None:
+    data = Rain()
+    rates, dbz = (evaluate(Constant(3.0), data, scores=["csi", "mae"], units=units) for units in (None, "dBZ"))
+    assert (rates.units, dbz.units) == ("mm/h", "dBZ") and rates.hash == dbz.hash
+    for name, by_score in rates.scores.items():
+        assert list(by_score["csi"]["parts"].values()) == list(dbz.scores[name]["csi"]["parts"].values())
+    truth = np.maximum(10 * np.log10(200 * np.maximum(data.physical()[:, CONTEXT:], 1e-9) ** 1.6), -10)
+    wanted = np.nanmean(abs(10 * np.log10(200 * 3.0**1.6) - truth))
+    assert dbz.scores["constant"]["mae"]["mean"] == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(UserError, match="cannot be turned into kelvin"):
+        evaluate(Constant(), data, units="kelvin")
+
+
+def test_ensembles() -> None:
+    data = Toy(missing=0.2)
+    names = ["mae", "crps", "crps_fair", "rank_histogram"]
+    scores = evaluate(Ensemble(3.0), data, scores=names, members=3)
+    truth = data.physical()[:, CONTEXT:]
+    distance = np.nanmean([abs(3.0 + member - truth) for member in range(3)])
+    found = {name: numbers["mean"] for name, numbers in scores.scores["constant"].items()}
+    assert found["mae"] == pytest.approx(np.nanmean(abs(4.0 - truth)), rel=1e-5)
+    assert found["crps"] == pytest.approx(distance - 8 / 18, rel=1e-5) and found["crps_fair"] == pytest.approx(distance - 8 / 12, rel=1e-5)
+    below = [np.nanmean(np.where(np.isnan(truth), np.nan, sum((3.0 + member < truth) for member in range(3)) == rank)) for rank in range(4)]
+    parts = scores.scores["constant"]["rank_histogram"]["parts"]
+    assert [parts[str(rank)]["mean"] for rank in range(4)] == pytest.approx(below, abs=0.02)  # a few pixels equal a member
+    persistence = scores.scores["persistence"]
+    assert persistence["crps"]["mean"] == pytest.approx(persistence["mae"]["mean"], rel=1e-6)
+    assert persistence["mae"] == evaluate([], data, scores=["mae"]).scores["persistence"]["mae"]
+    assert scores.to_dict()["members"] == 3
+
+
+def test_a_forecast_file_is_an_ensemble_of_one(tmp_path: Path) -> None:
+    data, path = Toy(), tmp_path / "saved.npz"
+    evaluate(Constant(), data, save_forecasts=path)
+    scores = evaluate([ForecastFile(path), Ensemble()], data, scores=["mae", "crps", "rank_histogram"], members=2)
+    assert scores.scores["saved.npz"]["crps"]["mean"] == pytest.approx(scores.scores["saved.npz"]["mae"]["mean"], rel=1e-6)
+    assert list(scores.scores["saved.npz"]["rank_histogram"]["parts"]) == ["0", "1"]
+    assert "| 0 | 1 | 2 |" in scores.markdown() and "| nan |" in scores.markdown()
+    with pytest.raises(UserError, match="holds single forecasts"):
+        evaluate(Constant(), data, members=2, save_forecasts=tmp_path / "other.npz")
+    with pytest.raises(UserError, match=r"instead of a tensor \(7, 2, 4, 1, 12, 16\)"):
+        evaluate(Constant(), data, members=2)
+
+
+def test_skill_over_a_baseline() -> None:
+    data = Rain()
+    scores = evaluate(Constant(12.0), data, skill="persistence", batch_size=3)
+    assert scores.skill is not None
+    skill, means = scores.skill["scores"], {name: by_score["csi"]["mean"] for name, by_score in scores.scores.items()}
+    assert list(skill) == ["constant", "extrapolation", "context-mean"] and (scores.skill["over"], scores.skill["resample"]) == (
+        "persistence",
+        "clips",
+    )
+    wanted = (means["constant"] - means["persistence"]) / (1 - means["persistence"])
+    assert skill["constant"]["csi"]["value"] == pytest.approx(wanted)
+    assert skill["constant"]["csi"]["low"] < wanted < skill["constant"]["csi"]["high"]
+    assert list(skill["constant"]) == ["mse", "mae", "mse_sum", "mae_sum", "ssim", "csi"]
+    again = evaluate(Constant(12.0), data, skill="persistence", batch_size=7).skill
+    assert again is not None and again["scores"]["constant"]["mse"] == pytest.approx(skill["constant"]["mse"], rel=1e-6)
+    films = evaluate(Constant(12.0), data, skill="persistence", resample="films").skill
+    assert films is not None and films["scores"]["constant"]["csi"]["value"] == pytest.approx(wanted)
+    assert films["scores"]["constant"]["csi"]["low"] != skill["constant"]["csi"]["low"]
+    with pytest.raises(UserError, match="no predictor 'persistance' over which to say the skill; did you mean 'persistence'"):
+        evaluate(Constant(), data, skill="persistance")
+    with pytest.raises(UserError, match="not of several films"):
+        evaluate(Constant(), Toy(), skill="persistence", resample="films")
+    with pytest.raises(UserError, match="'clips' or 'films', not 'days'"):
+        evaluate(Constant(), Toy(), skill="persistence", resample="days")

@@ -43,6 +43,10 @@ RUN = {
     "stpredict evaluate runs/predrnn-1 --data knmi --root ~/radar --out rain.json": "",
     "stpredict render runs/predrnn-1 --data knmi --root ~/radar --out rain.mp4": "",
     "stpredict forecast runs/predrnn-1 ~/radar --out next-half-hour.nc": "",
+    "python datasets/generators/moving_rain.py ~/rain": "--events 12 --frames 30 --size 32",
+    "stpredict train moving_rain/predrnn --data.root ~/rain --run.folder runs/rain": TINY,
+    "stpredict evaluate runs/rain --data moving_rain --root ~/rain --score csi fss mae --skill extrapolation --resample films": "",
+    "stpredict render runs/rain extrapolation --data moving_rain --root ~/rain --out moving-rain.mp4": "",
     "stpredict train video --data.root holiday.mp4": f"{TINY} --data.resize [16,16]",
     "stpredict render runs/video-1 --data video --root holiday.mp4 --out predicted.mp4": "",
     "stpredict forecast runs/video-1 holiday.mp4 --horizon 20 --out next.mp4": "",
@@ -58,6 +62,13 @@ RUN = {
     "stpredict render runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --clip 7 --out both.gif": "",
     "stpredict evaluate runs/convlstm_small-1 --data moving_mnist --root ~/mnist --limit 100 --save-forecasts convlstm.h5": "--limit 8",
     "stpredict render convlstm.h5 persistence --data moving_mnist --root ~/mnist --clip 7 --no-error --out strip.png": "",
+    "stpredict forecast runs/predrnn-1 ~/radar --out next.nc --institution 'My weather service'": "",
+    "stpredict forecast runs/predrnn-1 ~/radar --out next.tif": "",
+    "stpredict forecast persistence ~/radar --data knmi --horizon 12 --out next.odim.h5": "",
+    "stpredict forecast runs/predrnn-1 ~/radar --fill-gaps linear --out filled.nc": "",
+    "stpredict forecast runs/predrnn-1 ~/radar --also persistence --members 10 --perturb gain=0.2 --exceed 1 5 --out ensemble.nc": "",
+    "stpredict forecast runs/predrnn-1 ~/radar --watch --out nowcasts --institution 'My weather service'": "--clock data --cycles 2",
+    "stpredict forecast runs/predrnn-1 ~/radar --watch --clock data --out replayed": "--cycles 2",
     "stpredict resume runs/demo-1": "--trainer.max_steps 3",
     "stpredict info runs/demo-1": "",
     "torchrun --standalone --nproc-per-node 2 -m stpredict train demo": TINY,
@@ -73,6 +84,8 @@ RUN = {
     "stpredict evaluate runs/mine-2 --data raw.yaml --root raw --score mse more:Bias": "",
     "stpredict data list": "",
     "stpredict data preview moving_digits --clips 4 --out preview.gif": "",
+    "stpredict data prepare knmi --root ~/radar --out radar.h5": "",
+    "stpredict train knmi/predrnn --data.root radar.h5": f"{TINY} --data.crop [0,0,32,28] --data.resize [16,14]",
 }
 """Each command with what is added to it here. A later word wins over an earlier one, so these make it small."""
 
@@ -103,7 +116,9 @@ RUNS = [
     "predrnn_small-1",
     "convlstm_small-1",
     "predrnn-1",
+    "predrnn-2",
     "predrnnpp-1",
+    "rain",
     "video-1",
     "mine-1",
     "mine-2",
@@ -149,12 +164,14 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_card_that_explains_cards_is_one(tmp_path: Path) -> None:
-    (explained,) = [block.text for block in blocks(ROOT / "datasets" / "README.md") if block.language == "yaml"]
+    explained, joined = [block.text for block in blocks(ROOT / "datasets" / "README.md") if block.language == "yaml"]
+    (tmp_path / "joined.yaml").write_text(joined)
+    assert [source.card for source in read_card(tmp_path / "joined.yaml").sources] == ["meteoswiss", "knmi"]
     (tmp_path / "harbour.yaml").write_text(explained)
     card = read_card(tmp_path / "harbour.yaml")
     assert card.name == "harbour" and card.splits.names == ["train", "validation", "test"]
     others = re.findall(r"^  # (\{by: .*\})", explained, re.MULTILINE)
-    assert len(others) == 3, "the other kinds of splits stand in comments"
+    assert len(others) == 4, "the other kinds of splits stand in comments"
     for other in others:
         (tmp_path / "other.yaml").write_text(re.sub(r"splits:.*", f"splits: {other}", explained, flags=re.DOTALL))
         assert read_card(tmp_path / "other.yaml").splits.names[0] == "train"
@@ -199,8 +216,9 @@ def run(command: str) -> None:
     if words[0] == "stpredict":
         assert main(words[1:]) == 0, command
         return
-    assert words[0] == "torchrun", command
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", *words[1:]], capture_output=True, text=True, check=False)
+    start = {"torchrun": [sys.executable, "-m", "torch.distributed.run"], "python": [sys.executable, "-P"]}[words[0]]
+    rest = [str(ROOT / word) if word.startswith("datasets/") else word for word in words[1:]]
+    done = subprocess.run([*start, *rest], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -213,7 +231,7 @@ def check_what_is_left(folder: Path, names: dict[str, Any]) -> None:
         for file in ("config.yaml", "log.csv", "pictures/curves.png", "best.safetensors", "last.safetensors", "checkpoints", "done"):
             assert (folder / "runs" / name / file).exists(), f"{name} lacks {file}"
     scores = json.loads((folder / "both.json").read_text())["scores"]
-    trained, baselines = ["predrnn_small-1", "convlstm_small-1"], ["persistence", "context-mean", "training-mean"]
+    trained, baselines = ["predrnn_small-1", "convlstm_small-1"], ["persistence", "extrapolation", "context-mean", "training-mean"]
     assert list(scores) == trained + baselines
     assert all(math.isfinite(by_score["mse"]["mean"]) for by_score in scores.values())
     assert len(scores["persistence"]["mse"]["per_lead"]) == 10

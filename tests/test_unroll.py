@@ -193,3 +193,70 @@ def test_draws_reach_prepare() -> None:
     noisy, _ = Unroll(Noisy())(frames, 1, 2, draws=Draws(0, 0, (4, 5)))
     noise = Draws(0, 0, (4, 5)).normal("noise")
     assert torch.allclose(noisy[:, 1].flatten(), 2 * noise)
+
+
+@pytest.mark.parametrize("name", ["convlstm", "predrnnpp", "encoder_forecaster"])
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 8, 100])
+def test_no_gradient_reaches_from_a_stretch_into_the_one_before(name: str, length: int) -> None:
+    torch.manual_seed(0)
+    network = create_network(name, channels=1, hidden=[3, 3], kernel_size=3, patch_size=2, frame_size=(8, 8)).double()
+    frames = torch.rand(2, 9, 1, 8, 8, dtype=torch.float64)
+    use_truth = torch.rand(2, 8) < 0.5
+    made = []
+    for predictions, _ in Unroll(network).stretches(frames, 4, 5, use_truth, length=length):
+        if predictions is not None:
+            made.append(predictions)
+            predictions.square().sum().backward()
+    got = [torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for weight in network.parameters()]
+    whole, _ = Unroll(network)(frames, 4, 5, use_truth)
+    torch.testing.assert_close(torch.cat(made, dim=1), whole, rtol=0, atol=0)
+
+    network.zero_grad()
+    state, previous, loss = network.initial_state(2, 8, 8), frames[:, 0], torch.zeros((), dtype=torch.float64)
+    for step in range(8 if network.predicts_context else 9):
+        if step > 0 and step % length == 0:
+            state, previous = detached(state), previous.detach()
+        if step == 4:
+            state = network.begin_forecast(state)
+        fed: Tensor | None = torch.where(use_truth[:, min(step, 7), None, None, None], frames[:, step], previous)
+        if not network.predicts_context:
+            fed = frames[:, step] if step < 4 else None
+        frame, state, _ = network.step(frames[:, 0] if step == 0 else fed, state, network.prepare(2))
+        if frame is not None:
+            previous, loss = frame, loss + frame.square().sum()
+    loss.backward()
+    for weight, gradient in zip(network.parameters(), got, strict=True):
+        expected = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+def detached(state: Any) -> Any:
+    """Cut a nest of tensors off from what it was computed from."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, dict):
+        return {key: detached(part) for key, part in state.items()}
+    return type(state)(detached(part) for part in state) if isinstance(state, tuple | list) else state
+
+
+def test_stretches_need_the_memory_of_one() -> None:
+    network = create_network("convlstm", channels=1, hidden=[4], kernel_size=3, patch_size=1)
+    frames = torch.rand(1, 24, 1, 8, 8)
+
+    def most_kept(length: int | None) -> int:
+        """Count the bytes kept for gradients of the stretch that keeps most."""
+        most, kept = 0, 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            for predictions, _ in Unroll(network).stretches(frames, 12, 12, length=length):
+                assert predictions is not None
+                predictions.sum().backward()  # type: ignore[no-untyped-call]
+                most, kept = max(most, kept), 0
+        return most
+
+    assert most_kept(4) < most_kept(None) / 5

@@ -189,10 +189,10 @@ def test_her_code_trains_resumes_scores_and_films_like_ours(
     assert log[2]["validation_loss"] != log[2]["validation_mse"] != "", "the loss is hers, not ours"
 
     sky = json.loads((tmp_path / "sky.json").read_text())
-    assert set(sky["scores"]) == {"half", "persistence", "context-mean", "training-mean"}
+    assert set(sky["scores"]) == {"half", "persistence", "extrapolation", "context-mean", "training-mean"}
     assert sky["scores"]["persistence"]["bias"]["per_lead"] == pytest.approx(bias_of_persistence(monkeypatch), abs=1e-6)
     films = json.loads((tmp_path / "films.json").read_text())
-    assert set(films["scores"]) == {"encoder", "direct", "persistence", "context-mean", "training-mean"}
+    assert set(films["scores"]) == {"encoder", "direct", "persistence", "extrapolation", "context-mean", "training-mean"}
     assert films["data"]["units"] == "colours"
     with av.open(str(tmp_path / "sky.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == 5

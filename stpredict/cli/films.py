@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from stpredict.cli.options import (
     Commands,
+    Parser,
     add_card,
     add_clips,
     add_command,
     add_device,
     add_predictors,
+    add_tile,
+    in_tiles,
     index,
     load_clips,
     load_predictors,
@@ -19,6 +23,7 @@ from stpredict.cli.options import (
     rate,
     whole_number,
 )
+from stpredict.errors import UserError
 
 
 def add_commands(commands: Commands) -> None:
@@ -33,8 +38,26 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="films, arrays or frames, as the card's reader takes them")
     parser.add_argument("--data", dest="card", metavar="CARD", help="how to read INPUT (default: as what the predictor was trained on)")
     parser.add_argument("--horizon", metavar="N", type=whole_number, help="frames to forecast (default: the predictor's own)")
-    parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help="what to write: .npz, .h5, .nc or .mp4")
+    parser.add_argument(
+        "--fill-gaps", choices=("persistence", "linear"), help="make up frames that are missing among the newest (default: refuse them)"
+    )
+    parser.add_argument(
+        "--also", metavar="PREDICTOR", nargs="+", action="extend", default=[], help="more predictors, whose forecasts are further members"
+    )
+    parser.add_argument("--members", metavar="N", type=whole_number, help="forecasts of each predictor, an ensemble (default: one)")
+    parser.add_argument(
+        "--perturb", metavar="RULE=SIZE", help="what members but the first see: gain=0.2 (a smooth field of factors) or noise=0.5 (white)"
+    )
+    parser.add_argument("--seed", metavar="N", type=index, help="of what the members draw (default: 0)")
+    parser.add_argument(
+        "--exceed", metavar="X", type=float, nargs="+", default=[], help="write the share of members that reach each of these values"
+    )
+    parser.add_argument("--institution", metavar="TEXT", default="", help="who makes the product, as the product is to say")
+    endings = ".nc (CF), .tif (GeoTIFF), .odim.h5 (ODIM_H5), .npz, .h5, or a film: .mp4, .gif, .png, ..."
+    parser.add_argument("--out", metavar="FILE", required=True, help=f"what to write: {endings}; with --watch the folder of products")
     add_device(parser)
+    add_tile(parser)
+    _add_watch(parser)
     parser.set_defaults(action=_forecast)
 
     parser = add_command(
@@ -55,14 +78,102 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(action=_render)
 
 
+def _add_watch(parser: Parser) -> None:
+    """Add --watch and what belongs to it."""
+    group = parser.add_argument_group("watching a folder into which frames come")
+    group.add_argument(
+        "--watch", action="store_true", help="forecast at every time of the data's clock, as frames arrive, until it is stopped"
+    )
+    group.add_argument("--format", metavar="F", help="of the products: nc, tif, odim, npz, h5, or a film's (default: nc)")
+    group.add_argument("--wait", metavar="S", type=rate, help="seconds to wait for a frame that does not come (default: half a step)")
+    group.add_argument(
+        "--deadline", metavar="S", type=rate, help="seconds a product may take from the start of its cycle (default: half a step)"
+    )
+    group.add_argument(
+        "--fallback",
+        metavar="BASELINE",
+        nargs="+",
+        help="what stands in where PREDICTOR fails or is late, one after another; none: nothing (default: extrapolation persistence)",
+    )
+    group.add_argument("--cycles", metavar="N", type=whole_number, help="end after so many (default: never)")
+    group.add_argument(
+        "--clock",
+        choices=("wall", "data"),
+        help="what tells the time: the machine, or the frames themselves, which goes through a folder of old ones (default: wall)",
+    )
+
+
+_WATCH = ("format", "wait", "deadline", "fallback", "cycles", "clock")
+_ENSEMBLE = ("tile", "also", "members", "perturb", "seed", "exceed")
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from stpredict.watching import FALLBACK, watch
+
+    refused = [f"--{name}" for name in _ENSEMBLE if getattr(arguments, name) not in (None, [])]
+    if refused:
+        raise UserError(f"--watch makes one forecast a cycle, no ensemble: leave {', '.join(refused)} out")
+    if len(arguments.inputs) != 1:
+        raise UserError(f"--watch takes one folder into which frames come, not {len(arguments.inputs)} inputs")
+    fallback = FALLBACK if arguments.fallback is None else () if arguments.fallback == ["none"] else tuple(arguments.fallback)
+    form = arguments.format or "nc"
+    done = watch(
+        arguments.predictor,
+        arguments.inputs[0],
+        Path(arguments.out),
+        horizon=arguments.horizon,
+        card=arguments.card,
+        fill_gaps=arguments.fill_gaps,
+        ending=".odim.h5" if form == "odim" else f".{form.removeprefix('.')}",
+        institution=arguments.institution,
+        fallback=fallback,
+        deadline=arguments.deadline,
+        wait=arguments.wait,
+        cycles=arguments.cycles,
+        replay=arguments.clock == "data",
+        allow=arguments.allow_code,
+        device=arguments.device,
+    )
+    print(arguments.out)
+    return done.exit_code
+
+
 def _forecast(arguments: argparse.Namespace) -> int:
+    if arguments.watch:
+        return _watch(arguments)
+    useless = [f"--{name}" for name in _WATCH if getattr(arguments, name) is not None]
+    if useless:
+        raise UserError(f"{', '.join(useless)} belong(s) to --watch: add it, or leave them out")
+    try:
+        out = new_file(arguments.out)
+    except argparse.ArgumentTypeError as error:
+        arguments.parser.error(f"argument --out: {error}")
+
     from stpredict.devices import choose_device
     from stpredict.nowcast import forecast_files
+    from stpredict.nowcast_members import Ensemble, Perturbation
     from stpredict.predictor import load_predictor
 
-    predictor = load_predictor(arguments.predictor, allow=arguments.allow_code, device=choose_device(arguments.device))
-    forecast_files(predictor, arguments.inputs, arguments.out, horizon=arguments.horizon, card=arguments.card)
-    print(arguments.out)
+    if arguments.seed is not None and arguments.members is None:
+        raise UserError("--seed is of what the members of an ensemble draw: say how many (--members N), or leave it out")
+    perturb = None if arguments.perturb is None else Perturbation.parse(arguments.perturb)
+    device = choose_device(arguments.device)
+    loaded = [load_predictor(name, allow=arguments.allow_code, device=device) for name in (arguments.predictor, *arguments.also)]
+    predictor, *also = in_tiles(loaded, arguments.tile)
+    nowcast = forecast_files(
+        predictor,
+        arguments.inputs,
+        out,
+        also=also,
+        horizon=arguments.horizon,
+        card=arguments.card,
+        fill_gaps=arguments.fill_gaps,
+        ensemble=Ensemble(arguments.members, perturb, arguments.seed or 0),
+        exceed=arguments.exceed,
+        institution=arguments.institution,
+    )
+    print(f"observed: {nowcast.used()}", file=sys.stderr)
+    print(out)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The command ``stpredict``.
 
-Exit codes: 0 done, 1 failed (a full disk), 2 asked wrongly or unusable input, 75 interrupted and resumable. A :class:`UserError`
-or an :class:`OSError` becomes one sentence on stderr; anything else is a bug and shows its traceback.
+Exit codes: 0 done, 1 failed (a full disk), 2 asked wrongly or unusable input, 3 a watch in which a fallback stood in, 75 interrupted and
+resumable. A :class:`UserError` or an :class:`OSError` becomes one sentence on stderr; anything else is a bug and shows its traceback.
 """
 
 from __future__ import annotations

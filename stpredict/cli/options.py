@@ -136,13 +136,35 @@ def add_clips(parser: Parser, split: str = "test") -> None:
         parser.add_argument(f"--{name}", metavar="N", type=whole_number, help=f"{words} (default: the predictor's own, else the card's)")
 
 
+def add_tile(parser: Parser) -> None:
+    """Add --tile."""
+    parser.add_argument("--tile", metavar="N", type=whole_number, help="forecast in blended tiles of N x N pixels, where memory is short")
+
+
+def in_tiles(predictors: list[Predictor], tile: int | None) -> list[Predictor]:
+    """Return predictors that forecast in tiles, if that is asked for; baselines and forecast files stay as they are.
+
+    Raises:
+        UserError: none of them is a trained predictor, or tiles are too small for one.
+    """
+    from stpredict.predictor import Predictor
+    from stpredict.tiling import TiledPredictor
+
+    if tile is None:
+        return predictors
+    if not any(isinstance(one, Predictor) for one in predictors):
+        raise UserError("--tile is for trained predictors, and there is none: leave it out")
+    return [TiledPredictor(one, tile) if isinstance(one, Predictor) else one for one in predictors]
+
+
 def load_predictors(arguments: argparse.Namespace) -> list[Predictor]:
-    """Load what PREDICTOR... names onto --device."""
+    """Load what PREDICTOR... names onto --device, in tiles if --tile asks for them."""
     from stpredict.devices import choose_device
     from stpredict.predictor import load_predictor
 
     device = choose_device(arguments.device)
-    return [load_predictor(name, allow=arguments.allow_code, device=device) for name in arguments.predictors]
+    predictors = [load_predictor(name, allow=arguments.allow_code, device=device) for name in arguments.predictors]
+    return in_tiles(predictors, getattr(arguments, "tile", None))
 
 
 def load_clips(arguments: argparse.Namespace, predictors: Sequence[Predictor]) -> ClipSet:

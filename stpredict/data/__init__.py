@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stpredict.data.card import Card, make_clips, open_reader, read_card
+from stpredict.configuration import build
+from stpredict.data.card import Card, Source, make_clips, open_reader, read_card
+from stpredict.data.choosing import Rain
 from stpredict.data.clips import ClipSet
 from stpredict.data.spatial import Spatial
 from stpredict.data.splits import Splits
+from stpredict.data.together import Together
 from stpredict.data.windows import Windows
 from stpredict.errors import UserError
 
@@ -29,6 +32,7 @@ def load_data(
     every: int | None = None,
     crop: Sequence[int] | None = None,
     resize: Sequence[int] | None = None,
+    rain: Rain | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> ClipSet:
@@ -44,25 +48,39 @@ def load_data(
         every: a clip takes every so many-th frame.
         crop: top row, left column, height and width that are kept of every frame.
         resize: height and width that every frame gets after the crop.
+        rain: which clips have rain enough, such as ``{"threshold": 0.1, "fraction": 0.05}``.
         settings: of the reader, or of the class that makes the clips; those of the card are replaced one by one.
-        seed: of clips that are made; clips that are read do not depend on it.
+        seed: of clips that are made, and of the draw of ``rain``'s ``importance``; other clips do not depend on it.
 
     Raises:
         UserError: there is no such card or split, no root is given though files are needed, a file cannot be used, a value
             is impossible, or the split holds no clip.
     """
-    chosen = override(read_card(card), context, horizon, stride, every, crop, resize, settings)
+    chosen = override(read_card(card), context, horizon, stride, every, crop, resize, rain, settings)
     clips = _open(chosen, root, split, seed)
     clips.training_split = functools.partial(_open, chosen, root, "train", seed)
     return clips
 
 
 def _open(card: Card, root: str | Path | None, split: str, seed: int) -> ClipSet:
+    if card.sources:
+        chosen = [source for source in card.sources if split in source.splits]
+        return Together(card.name, split, [_open_source(card, source, root, split, seed) for source in chosen])
     if card.reader is None:
         return make_clips(card, root, split, seed)
     assert isinstance(card.splits, Splits)
     card.splits.refuse_unknown(split)
-    return Windows(card, open_reader(card, root), split)
+    return Windows(card, open_reader(card, root), split, root=root, seed=seed)
+
+
+def _open_source(card: Card, source: Source, root: str | Path | None, split: str, seed: int) -> ClipSet:
+    if root is None:
+        raise UserError(f"The data set '{card.name}' needs the folder of its files (--root FOLDER; in training --data.root FOLDER)")
+    own = override(read_card(source.card), crop=source.crop, resize=source.resize, settings=source.settings)
+    if own.reader is None:
+        raise UserError(f"The card '{card.name}' joins data sets that have a reader, and '{own.name}' has none")
+    own = dataclasses.replace(own, window=card.window, frames=card.frames or own.frames, time=card.time or own.time)
+    return _open(own, Path(root, source.root), source.splits[split], seed)
 
 
 def override(
@@ -73,6 +91,7 @@ def override(
     every: int | None = None,
     crop: Sequence[int] | None = None,
     resize: Sequence[int] | None = None,
+    rain: Rain | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Card:
     """Return the card with what is given in place of what it says; arguments as in :func:`load_data`.
@@ -81,7 +100,9 @@ def override(
         UserError: a value is impossible.
     """
     asked = {"context": context, "horizon": horizon, "stride": stride, "every": every}
-    window = {name: value for name, value in asked.items() if value is not None}
+    window: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if rain is not None:
+        window["rain"] = rain if isinstance(rain, Rain) else build(Rain, rain, "rain")
     changes: dict[str, Any] = {"window": dataclasses.replace(card.window, **window), "settings": {**card.settings, **(settings or {})}}
     if crop is not None or resize is not None:
         changes["spatial"] = _spatial(card, crop, resize)

@@ -9,7 +9,7 @@
     frames: {units: mm/h, transform: {name: sqrt, low: 0, high: 100}, fill: 0, minimum: 0}
     time: {step: 300, tolerance: 0}
     spatial: {crop: [0, 0, 256, 256], resize: [128, 128]}
-    window: {context: 10, horizon: 10}
+    window: {context: 10, horizon: 10}       # and for instance rain: {threshold: 0.1, fraction: 0.05}
     splits: {by: time, fractions: {train: 0.7, validation: 0.1, test: 0.2}}
 """
 
@@ -24,8 +24,10 @@ from typing import Any
 
 from stpredict import extensions
 from stpredict.configuration import build, read_yaml
+from stpredict.data.choosing import Rain
 from stpredict.data.clips import ClipSet, Reader
 from stpredict.data.readers import READERS
+from stpredict.data.readers.store import Store, is_store
 from stpredict.data.spatial import Spatial
 from stpredict.data.splits import Splits
 from stpredict.errors import UserError
@@ -43,6 +45,8 @@ class Frames:
         fill: the physical value that a network sees where one is missing.
         minimum: the least physical value there can be.
         nan_is_missing: NaN in floating-point data means missing; otherwise NaN is an error.
+        z_r: a and b of ``Z = a R^b`` that belong to these radars, where the files do not say.
+        thresholds: the physical values at which forecasts are usually judged.
     """
 
     units: str | None = None
@@ -50,8 +54,12 @@ class Frames:
     fill: float = 0.0
     minimum: float | None = None
     nan_is_missing: bool = False
+    z_r: tuple[float, float] | None = None
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.z_r is not None and min(self.z_r) <= 0:
+            raise UserError(f"frames.z_r is a and b of Z = a R^b, both above 0, not {list(self.z_r)}")
         if not math.isfinite(self.fill) or not (self.minimum is None or math.isfinite(self.minimum)):
             raise UserError(f"frames need a finite fill and minimum, not {self.fill:g} and {self.minimum}")
 
@@ -82,17 +90,19 @@ class Window:
         horizon: frames to forecast.
         stride: frames from the start of one clip to the start of the next.
         every: a clip takes every so many-th frame.
+        rain: keep the clips in which it rains enough; left out, all.
     """
 
     context: int = 10
     horizon: int = 10
     stride: int = 1
     every: int = 1
+    rain: Rain | None = None
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+        for name in ("context", "horizon", "stride", "every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     @property
     def length(self) -> int:
@@ -106,6 +116,31 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One of several data sets that a card joins.
+
+    Attributes:
+        card: name or path of its card; its window and, where the joining card has them, its frames and clock are the joining card's.
+        root: where its files are, below the root of the whole.
+        crop: as in :class:`Spatial`; left out, as its card says.
+        resize: as in :class:`Spatial`; left out, as its card says.
+        settings: of its reader; those of its card are replaced one by one.
+        splits: which of its splits each split of the whole has; one that is not named has none of it.
+    """
+
+    card: str
+    splits: Mapping[str, str]
+    root: str = "."
+    crop: tuple[int, int, int, int] | None = None
+    resize: tuple[int, int] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if Path(self.root).is_absolute() or ".." in Path(self.root).parts:
+            raise UserError(f"sources.root '{self.root}' lies outside of the folder of the data: name a folder below it")
+
+
+@dataclass(frozen=True)
 class Card:
     """A data set: where it is from, which reader reads it, what its numbers mean, which clips and splits it has.
 
@@ -116,12 +151,14 @@ class Card:
         licence: what may be done with it.
         how_to_get: how one gets the files.
         reader: a reader's name or ``package.module:Class``; or else
-        clips: the name or ``package.module:Class`` of a class that makes clips and fixes their splits itself.
+        clips: the name or ``package.module:Class`` of a class that makes clips and fixes their splits itself; or else
+        sources: data sets that have readers, joined.
         settings: keyword arguments of the reader or of the class of clips.
         needs_files: False where clips are made from nothing.
         frames: what the numbers mean.
         time: the clock; left out, the time step of the files, if they tell one.
         spatial: crop and change of size.
+        known: inputs that are known for every frame, by name (:mod:`stpredict.data.known`).
         window: which frames make a clip.
         splits: which frames belong to which split; for clips that are made, the names of the splits.
     """
@@ -133,17 +170,21 @@ class Card:
     how_to_get: str = ""
     reader: str | None = None
     clips: str | None = None
+    sources: tuple[Source, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs_files: bool = True
     frames: Frames | None = None
     time: Clock | None = None
     spatial: Spatial | None = None
+    known: tuple[str, ...] = ()
     window: Window = field(default_factory=Window)
     splits: Splits | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if (self.reader is None) == (self.clips is None):
-            raise UserError("a card names either a 'reader' or 'clips'")
+        if (self.reader is not None) + (self.clips is not None) + bool(self.sources) != 1:
+            raise UserError("a card names either a 'reader' or 'clips' or 'sources'")
+        if self.sources and (self.splits is not None or self.settings or self.spatial is not None or self.known):
+            raise UserError("a card with 'sources' has no splits, settings, spatial or known of its own: its sources have them")
         if self.reader is not None and not isinstance(self.splits, Splits):
             raise UserError("a card with a reader needs 'splits', such as {by: time, fractions: {train: 0.8, validation: 0.1, test: 0.1}}")
         if self.clips is not None and not isinstance(self.splits, list | tuple):
@@ -151,8 +192,9 @@ class Card:
         if self.reader is not None and not self.needs_files:
             raise UserError("a card with a reader needs files: leave 'needs_files' out")
         if self.clips is not None:
-            unused = [name for name in ("frames", "time", "spatial") if getattr(self, name) is not None]
+            unused = [name for name in ("frames", "time", "spatial", "known") if getattr(self, name)]
             unused += [name for name in ("stride", "every") if getattr(self.window, name) != 1]
+            unused += ["rain"] if self.window.rain is not None else []
             if unused:
                 raise UserError(f"clips that are made take settings, context and horizon, not {', '.join(unused)}")
 
@@ -177,13 +219,20 @@ def read_card(card: str | Path | Card) -> Card:
 
 
 def open_reader(card: Card, root: str | Path | None) -> Reader:
-    """Open the reader that a card names.
+    """Open the reader that a card names, or, where the root is a prepared file of such an archive, the reader of that.
 
     Raises:
-        UserError: no root is given, a setting is unknown, or the files cannot be read.
+        UserError: no root is given, a setting is unknown, the files cannot be read, or a prepared file is of another reader or settings.
     """
     assert card.reader is not None
-    reader = _make(card, card.reader, READERS, root=_need_root(card, root))
+    place = _need_root(card, root)
+    if is_store(place):
+        store = Store(place)
+        if extensions.find("readers", card.reader, READERS) is not Store:
+            store.refuse_other(card.name, card.reader, card.settings)
+        store.refuse_beyond(card.name, card.spatial.crop if card.spatial is not None else None)
+        return store
+    reader = _make(card, card.reader, READERS, root=place)
     if not isinstance(reader, Reader):
         raise UserError(f"The card '{card.name}': '{card.reader}' is no stpredict.data.clips.Reader")
     return reader

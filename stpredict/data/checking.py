@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stpredict.data.card import Card, Frames, make_clips, open_reader, read_card
-from stpredict.data.clips import Reader
+import numpy as np
+
+from stpredict.data.card import Card, Clock, Frames, make_clips, open_reader, read_card
+from stpredict.data.choosing import Rain
+from stpredict.data.clips import Film, Reader
 from stpredict.data.readers.finding import BadFiles
+from stpredict.data.readers.store import Store
 from stpredict.data.spatial import Spatial
 from stpredict.data.splits import Splits
 from stpredict.data.windows import Windows, clock_of, read_frames, runs
 from stpredict.errors import UserError
 from stpredict.files import shipped_names
 
+_FRAME = re.compile(r" \(first in frame \d+\)")
 _BLOCK = 16  # frames read at once: few enough that memory stays small
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Neighbouring frames of a film that are not one step apart.
+
+    Attributes:
+        film: its name.
+        after: the time of the frame before it.
+        seconds: from there to the next frame.
+        missing: frames that would have been between, by the clock.
+    """
+
+    film: str
+    after: np.datetime64
+    seconds: float
+    missing: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s after {self.after} in '{self.film}'"
 
 
 @dataclass(frozen=True)
@@ -31,6 +57,10 @@ class DataReport:
         gaps: how many gaps in time they have.
         clips: clips of each split that has any.
         problems: a sentence for each bad file, and for each split that cannot be used.
+        missing: how many frames would fill the gaps.
+        longest_gap: the longest of them, the first of such; None where there is none.
+        split_gaps: how many gaps lie within each split that has any clip.
+        candidates: where clips are chosen by rain, how many there were of each split before.
     """
 
     card: str
@@ -39,6 +69,10 @@ class DataReport:
     gaps: int
     clips: Mapping[str, int]
     problems: tuple[str, ...]
+    missing: int = 0
+    longest_gap: Gap | None = None
+    split_gaps: Mapping[str, int] = field(default_factory=dict)
+    candidates: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -48,10 +82,16 @@ class DataReport:
     def __str__(self) -> str:
         lines = [f"{self.card}: {len(self.problems)} problem(s)" if self.problems else f"{self.card}: all is well"]
         if self.frames is not None:
-            lines.append(f"  {self.films} film(s), {self.frames} frames, {self.gaps} gap(s) in time")
-        lines += [f"  split {split}: {count} clips" for split, count in self.clips.items()]
+            longest = f" ({self.missing} frames missing), the longest {self.longest_gap}" if self.longest_gap is not None else ""
+            lines.append(f"  {self.films} film(s), {self.frames} frames, {self.gaps} gap(s) in time{longest}")
+        lines += [f"  split {split}: {self._told(split)}" for split in self.clips]
         lines += [f"  problem: {sentence}" for sentence in self.problems]
         return "\n".join(lines)
+
+    def _told(self, split: str) -> str:
+        chosen = f" of {self.candidates[split]}, chosen by rain" if split in self.candidates else ""
+        gaps = f", {self.split_gaps[split]} gap(s) in time" if self.split_gaps.get(split) else ""
+        return f"{self.clips[split]} clips{chosen}{gaps}"
 
 
 def list_cards() -> dict[str, str]:
@@ -77,6 +117,7 @@ def describe(card: str | Path | Card) -> str:
         "crop": f"{list(spatial.crop)} (top, left, height, width)" if spatial.crop is not None else "",
         "resize": f"{list(spatial.resize)} (height, width)" if spatial.resize is not None else "",
         "clip": f"{window.context} frames of context, {window.horizon} to forecast",
+        "rain": _describe_rain(window.rain) if window.rain is not None else "",
         "splits": _describe_splits(splits) if isinstance(splits, Splits) else ", ".join(splits or ()),
     }
     lines = [f"{card.name}: {card.title}" if card.title else card.name]
@@ -87,6 +128,12 @@ def describe(card: str | Path | Card) -> str:
 def _describe_splits(splits: Splits) -> str:
     rule: Mapping[str, Any] = splits.fractions or splits.films or splits.until or {}
     return f"by {splits.by}: " + ", ".join(f"{name} {'to the end' if value is None else value}" for name, value in rule.items())
+
+
+def _describe_rain(rain: Rain) -> str:
+    drawn = "; those of the split train are drawn, the more often the more it rains" if rain.drawing is not None else ""
+    where = "frames" if rain.over == "clip" else "context"
+    return f"clips in whose {where} at least {rain.fraction:.3g} of the pixels are above {rain.threshold:g}{drawn}"
 
 
 def check_data(card: str | Path | Card, root: str | Path | None) -> DataReport:
@@ -106,20 +153,36 @@ def check_data(card: str | Path | Card, root: str | Path | None) -> DataReport:
         problems.update(dict.fromkeys(_read_film(card, reader, film)))
     clock = clock_of(card, reader)
     assert isinstance(card.splits, Splits)
-    clips = {}
+    found: dict[str, Windows] = {}
     for split in card.splits.names:
         try:
-            clips[split] = len(Windows(card, reader, split))
+            found[split] = Windows(card, reader, split, root=root)
         except UserError as error:
             problems[str(error)] = None
+    gaps = [gap for film in reader.films for gap in _gaps(film, clock)]
     return DataReport(
         card=card.name,
         films=len(reader.films),
         frames=sum(film.length for film in reader.films),
-        gaps=sum(len(runs(film, range(film.length), clock)) - 1 for film in reader.films),
-        clips=clips,
+        gaps=len(gaps),
+        clips={split: len(windows) for split, windows in found.items()},
         problems=tuple(problems),
+        missing=sum(gap.missing for gap in gaps),
+        longest_gap=max(gaps, key=lambda gap: gap.seconds, default=None),
+        split_gaps={split: windows.gaps for split, windows in found.items()},
+        candidates={split: windows.candidates for split, windows in found.items()} if card.window.rain is not None else {},
     )
+
+
+def _gaps(film: Film, clock: Clock | None) -> list[Gap]:
+    if film.times is None or clock is None:
+        return []
+    gaps = []
+    for run in runs(film, range(film.length), clock)[1:]:
+        before, after = film.times[run.start - 1], film.times[run.start]
+        seconds = float((after - before).astype("timedelta64[s]").astype(np.int64))
+        gaps.append(Gap(film.name, before, seconds, max(0, round(seconds / clock.step) - 1)))
+    return gaps
 
 
 def _open_good_files(card: Card, root: str | Path | None, problems: dict[str, None]) -> Reader | None:
@@ -149,15 +212,23 @@ def _read_film(card: Card, reader: Reader, film: int) -> list[str]:
     for start in range(0, length, _BLOCK):
         block = range(start, min(start + _BLOCK, length))
         try:
-            read_frames(reader, film, block, nan_is_missing)
+            _read(reader, film, block, nan_is_missing)
         except UserError as error:
             sentences[str(error)] = None
             for position in block:
                 try:
-                    read_frames(reader, film, range(position, position + 1), nan_is_missing)
+                    _read(reader, film, range(position, position + 1), nan_is_missing)
                 except UserError as single:
                     sentences[str(single)] = None
-    return list(sentences)
+    # One for each thing that is wrong with a film, which tells where that begins.
+    first = {_FRAME.sub("", sentence): sentence for sentence in reversed(sentences)}
+    return list(reversed(first.values()))
+
+
+def _read(reader: Reader, film: int, positions: range, nan_is_missing: bool) -> None:
+    read_frames(reader, film, positions, nan_is_missing)
+    if isinstance(reader, Store):
+        reader.verify(film, positions)
 
 
 def _check_made(card: Card, root: str | Path | None) -> DataReport:

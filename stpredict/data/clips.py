@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpredict.frames import Clip, FrameSpec, Packing
+from stpredict.frames import Clip, FrameSpec, Grid, Packing
 
 
 class ClipSet(ABC):
@@ -26,6 +26,7 @@ class ClipSet(ABC):
         context: observed frames of a clip.
         horizon: frames to forecast.
         training_split: gives the training split of the same card, files and window; None where it is not known.
+        known_channels: K, how many inputs of each pixel are known for every frame.
         endless: True when any index from 0 up gives a clip (made on the fly); ``len`` is then what one epoch counts.
     """
 
@@ -35,6 +36,7 @@ class ClipSet(ABC):
     packing: Packing
     context: int
     horizon: int
+    known_channels: int = 0
     endless: bool = False
     training_split: Callable[[], ClipSet] | None = None
 
@@ -46,6 +48,10 @@ class ClipSet(ABC):
     def __getitem__(self, index: int) -> Clip:
         """Return clip ``index``: ``context + horizon`` frames."""
 
+    def grid(self, index: int) -> Grid | None:
+        """Return where the pixels of clip ``index`` lie, or None: as the frame spec says, if it says so for all of them."""
+        return self.spec.grid
+
 
 @dataclass(frozen=True)
 class Film:
@@ -55,11 +61,13 @@ class Film:
         name: what people call it: a file, or the folder of its frames.
         length: number of frames.
         times: ``(length,)`` datetime64[s], increasing, or None where a film has no clock.
+        moment: datetime64[s], when it counts as happening where films are split by moments; None: when it begins.
     """
 
     name: str
     length: int
     times: NDArray[np.datetime64] | None = None
+    moment: np.datetime64 | None = None
 
 
 class Reader(ABC):
@@ -73,7 +81,8 @@ class Reader(ABC):
         height: H of every frame.
         width: W of every frame.
         packing: how packed numbers become physical.
-        facts: what the files themselves say for the frame spec (``units``, ``time_step``, ``grid``); a card may add to it.
+        facts: what the files themselves say for the frame spec (``units``, ``time_step``, ``grid``, ``z_r``, ``period``); a card may
+            add to it.
     """
 
     films: Sequence[Film]
@@ -82,6 +91,14 @@ class Reader(ABC):
     width: int
     packing: Packing
     facts: dict[str, Any]
+
+    def grid(self, film: int) -> Grid | None:
+        """Return where the pixels of one film lie, or None; where all lie alike, ``facts`` says it.
+
+        Raises:
+            UserError: it cannot be worked out.
+        """
+        return self.facts.get("grid")
 
     @abstractmethod
     def read(self, film: int, positions: range) -> NDArray[Any]:

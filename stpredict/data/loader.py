@@ -6,8 +6,11 @@ state to be saved, and is the same for any number of processes.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
 
 import cv2
 import numpy as np
@@ -71,17 +74,19 @@ def ordered(count: int, batch_size: int, rank: int = 0, processes: int = 1) -> l
     return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
-class _Batches(Dataset[Batch | UserError]):
+class _Batches(Dataset[Batch | UserError | OSError]):
     """Batches by their clip numbers. What is wrong with a file is handed over: torch would add a worker's traceback to the sentence."""
 
     def __init__(self, clips: ClipSet) -> None:
         self.clips = clips
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
+    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError | OSError:
         try:
             return collate([(index, self.clips[index]) for index in indices])
         except UserError as error:
             return UserError(str(error))
+        except OSError as error:
+            return OSError(str(error)) if error.errno is None else OSError(error.errno, error.strerror, error.filename)
 
 
 def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
@@ -103,10 +108,12 @@ def collate(numbered: Sequence[tuple[int, Clip]]) -> Batch:
 def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers: int = 0) -> Generator[Batch]:
     """Yield batches, prepared ahead by ``workers`` processes (0: when asked for).
 
-    Workers are forked, so that a user's script needs no ``if __name__ == "__main__"``.
+    Workers are forked, so that a user's script needs no ``if __name__ == "__main__"``. They end with the generator.
 
     Raises:
         UserError: a file is damaged, or its numbers are not what its card says.
+        OSError: a file is gone or cannot be read.
+        ChildProcessError: a worker has ended before its time.
     """
     if workers:
         cv2.setNumThreads(1)  # a forked child waits for ever for the threads that OpenCV had in its parent
@@ -117,8 +124,49 @@ def batches(clips: ClipSet, order: TrainingOrder | Sequence[list[int]], workers:
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_parent if workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    handler = signal.getsignal(signal.SIGCHLD)
+    source = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # That of torch raises wherever the program is when a worker dies; without it the next batch says so, within seconds.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+    processes: Sequence[BaseProcess] = getattr(source, "_workers", ())
+    try:
+        while True:
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError):
+                _refuse_dead(processes)
+                raise
+            if isinstance(batch, UserError | OSError):
+                raise batch
+            yield batch
+    finally:
+        del source  # lets the workers end
+        for process in processes:
+            process.kill()
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Let a worker outlive the signals by which its parent is asked to stop: SLURM, or a terminal, sends them to every process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _refuse_dead(processes: Sequence[BaseProcess]) -> None:
+    """Tell of a worker that has died.
+
+    Raises:
+        ChildProcessError: there is one.
+    """
+    for process in processes:
+        process.join(0.1)  # its pipes may break an instant before it has ended
+        if process.exitcode is not None:
+            how = f"was killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else "ended"
+            raise ChildProcessError(
+                f"Process {process.pid}, which reads clips, {how} before its time: if memory ran out, set data.workers lower; "
+                "a run goes on with 'stpredict resume'"
+            ) from None

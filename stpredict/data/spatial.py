@@ -2,7 +2,7 @@
 
 Missing pixels are never blended into values. A frame that may miss some is resized as the mean of its valid pixels, and is
 float32 with NaN afterwards: missing where less than half of a new pixel's area was valid. A frame that misses none keeps
-its own type.
+its own type. Packed numbers whose mean is not the mean of what they stand for become physical first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stpredict.errors import UserError
@@ -59,7 +60,9 @@ class Spatial:
 
     def packing(self, packing: Packing) -> Packing:
         """Return how the result's numbers become physical: resized frames mark missing by NaN, not by codes."""
-        return packing if self.resize is None else replace(packing, missing=())
+        if self.resize is None:
+            return packing
+        return replace(packing, missing=()) if packing.is_linear else Packing()
 
     def apply(self, frames: NDArray[Any], packing: Packing) -> NDArray[Any]:
         """Crop and resize packed frames ``(T, C, H, W)``."""
@@ -68,6 +71,8 @@ class Spatial:
             frames = np.ascontiguousarray(frames[..., top : top + rows, left : left + columns])
         if self.resize is None:
             return frames
+        if not packing.is_linear:
+            return _resize_valid(packing.unpack(torch.from_numpy(frames)).numpy(), Packing(), *self.resize)
         if packing.missing or frames.dtype.kind == "f":
             return _resize_valid(frames, packing, *self.resize)
         return _resize(frames, *self.resize)

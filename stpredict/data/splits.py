@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpredict.data.clips import Film
 from stpredict.errors import UserError
@@ -35,7 +36,8 @@ class Splits:
         by: ``film`` (a film is whole in one split) or ``time`` (the first part of every film, the next part, ...).
         fractions: the share of the films, or of the frames of every film, that each split gets; they sum to 1.
         films: for ``by: film``, shell patterns of film names.
-        until: for ``by: time``, the moment (UTC) before which a split's frames lie; null for the last split means no end.
+        until: the moment (UTC) before which a split's frames lie, or, for ``by: film``, before which its films begin or, if they
+            have a moment of their own, count as happening; null for the last split means no end.
     """
 
     by: Literal["film", "time"]
@@ -46,10 +48,11 @@ class Splits:
     def __post_init__(self) -> None:
         if self.by not in ("film", "time"):
             raise UserError(f"splits.by is 'film' or 'time', not '{self.by}'")
-        other = "films" if self.by == "film" else "until"
+        rules = ("fractions", "films", "until") if self.by == "film" else ("fractions", "until")
         given = [key for key in ("fractions", "films", "until") if getattr(self, key) is not None]
-        if given not in (["fractions"], [other]):
-            raise UserError(f"splits by {self.by} need either 'fractions' or '{other}'; given: {', '.join(given) or 'neither'}")
+        if len(given) != 1 or given[0] not in rules:
+            wanted = "', '".join(rules[:-1]) + f"' or '{rules[-1]}"
+            raise UserError(f"splits by {self.by} need one of '{wanted}'; given: {', '.join(given) or 'none'}")
         if not self.names:
             raise UserError("splits name no split; write for instance fractions: {train: 0.8, validation: 0.1, test: 0.1}")
         if self.fractions is not None:
@@ -88,6 +91,8 @@ class Splits:
     def _chosen_films(self, films: Sequence[Film], split: int) -> list[int]:
         if self.films is not None:
             return _films_by_pattern(films, self.films)[split]
+        if self.until is not None:
+            return _films_by_moment(films, _moments(self.until))[split]
         assert self.fractions is not None
         if len(films) < len(self.names):
             raise UserError(
@@ -105,10 +110,9 @@ class Splits:
             cuts = [0, *(round(share * film.length) for share in accumulate(self.fractions.values()))]
         else:
             assert self.until is not None
-            if film.times is None:
-                raise UserError(f"The film '{film.name}' has no clock, so it cannot be split by moments: use splits.fractions")
+            times = _times(film)
             moments = _moments(self.until)
-            cuts = [0, *(film.length if moment is None else int(np.searchsorted(film.times, moment)) for moment in moments)]
+            cuts = [0, *(film.length if moment is None else int(np.searchsorted(times, moment)) for moment in moments)]
         start, stop = cuts[split], cuts[split + 1]
         return range(min(start + gap, stop) if start > 0 else start, stop)
 
@@ -135,6 +139,23 @@ def _films_by_pattern(films: Sequence[Film], patterns: Mapping[str, Sequence[str
             owner[number] = split
         chosen.append(matching)
     return chosen
+
+
+def _films_by_moment(films: Sequence[Film], moments: Sequence[np.datetime64 | None]) -> list[list[int]]:
+    """Return the films of each split: those that count as happening before its moment and not before that of the split before it."""
+    chosen: list[list[int]] = [[] for _ in moments]
+    for number, film in enumerate(films):
+        start = _times(film)[0] if film.moment is None else film.moment
+        split = next((split for split, moment in enumerate(moments) if moment is None or start < moment), None)
+        if split is not None:
+            chosen[split].append(number)
+    return chosen
+
+
+def _times(film: Film) -> NDArray[np.datetime64]:
+    if film.times is None:
+        raise UserError(f"The film '{film.name}' has no clock, so it cannot be split by moments: use splits.fractions")
+    return film.times
 
 
 def _moments(until: Mapping[str, Any]) -> list[np.datetime64 | None]:

@@ -12,7 +12,7 @@ from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
 from stpredict.metrics.running import RunningScore
 
-__all__ = ["SCORES", "RunningScore", "Score", "better_direction", "create_scores"]
+__all__ = ["FURTHER_SCORES", "SCORES", "RunningScore", "Score", "better_direction", "create_scores", "default_scores"]
 
 SCORES = {
     "mse": "stpredict.metrics.pixels:MeanSquaredError",
@@ -22,12 +22,45 @@ SCORES = {
     "ssim": "stpredict.metrics.ssim:StructuralSimilarity",
     "psnr": "stpredict.metrics.pixels:PeakSignalToNoise",
 }
+"""The scores that frames of every kind have."""
+
+FURTHER_SCORES = {
+    "csi": "stpredict.metrics.contingency:CriticalSuccess",
+    "csi_per_lead": "stpredict.metrics.contingency:CriticalSuccessPerLead",
+    "csi_pool4": "stpredict.metrics.contingency:CriticalSuccessOfPools4",
+    "csi_pool16": "stpredict.metrics.contingency:CriticalSuccessOfPools16",
+    "pod": "stpredict.metrics.contingency:ProbabilityOfDetection",
+    "far": "stpredict.metrics.contingency:FalseAlarmRatio",
+    "sucr": "stpredict.metrics.contingency:SuccessRatio",
+    "bias": "stpredict.metrics.contingency:FrequencyBias",
+    "hss": "stpredict.metrics.contingency:HeidkeSkill",
+    "fss": "stpredict.metrics.fss:FractionsSkill",
+    "balanced_mse": "stpredict.metrics.balanced:BalancedSquaredError",
+    "balanced_mae": "stpredict.metrics.balanced:BalancedAbsoluteError",
+    "rain_mse": "stpredict.metrics.balanced:RainSquaredError",
+    "rain_mae": "stpredict.metrics.balanced:RainAbsoluteError",
+    "log_spectral_distance": "stpredict.metrics.spectrum:LogSpectralDistance",
+    "small_scale_power": "stpredict.metrics.spectrum:SmallScalePower",
+    "crps": "stpredict.metrics.crps:RankedProbability",
+    "crps_fair": "stpredict.metrics.crps:FairRankedProbability",
+    "rank_histogram": "stpredict.metrics.ranks:RankHistogram",
+}
+"""The scores that are taken when they are named; ``csi`` also where the frame spec has thresholds."""
 
 
 class Score(Protocol):
     """A score, ours or a user's ``package.module:Class`` (made without arguments).
 
-    A score may also say which direction is better, as an attribute ``better``: ``"lower"`` or ``"higher"``.
+    A score may have more than the call, each of which may be left out:
+
+    * ``better``: ``"lower"`` or ``"higher"``, which direction is better;
+    * ``perfect``: the number of a perfect forecast, with which skill over a baseline can be said;
+    * ``parts(spec)``: names of the several numbers that it has, such as one for each threshold;
+    * ``value(totals, weights)``: what becomes of summed totals and weights, arrays ``(..., N)`` or with axes behind N, as ``(..., N)``;
+      left out, totals over weights;
+    * ``summary(values)``: the one number for several, ``(..., N)`` to ``(...,)``; left out, their mean;
+    * ``mean_over_leads``: True to score each lead and take the mean, in place of one score from the sums over leads;
+    * ``takes_members``: True if the prediction may be an ensemble, ``(B, M, T, C, H, W)``; other scores see the mean of the members.
 
     Attributes:
         name: what tables and files call it.
@@ -45,20 +78,26 @@ class Score(Protocol):
 
         Returns:
             float64 ``(B, T)`` and ``(B, T)``: a total, and the weight it is to be divided by. The mean over any frames is the
-            sum of their totals over the sum of their weights. A prediction that is NaN where the truth is not makes the total NaN.
+            sum of their totals over the sum of their weights. A score of several numbers returns ``(B, T, N)``. A prediction that is
+            NaN where the truth is not makes the total NaN; only for scores of events at thresholds it is no event.
         """
         ...
 
 
+def default_scores(spec: FrameSpec) -> tuple[str, ...]:
+    """Return the names of the scores that frames of this kind are given unless others are asked for."""
+    return (*SCORES, "csi") if spec.thresholds else tuple(SCORES)
+
+
 def create_scores(names: Sequence[str] | None = None) -> list[Score]:
-    """Return the scores of these names (default: all of ours), each ours, an entry point or ``package.module:Class``.
+    """Return the scores of these names (default: :data:`SCORES`), each ours, an entry point or ``package.module:Class``.
 
     Raises:
         UserError: a name is unknown, or two scores bear the same name.
     """
     scores: dict[str, Score] = {}
     for name in dict.fromkeys(SCORES if names is None else names):
-        found: Any = extensions.find("scores", name, SCORES)
+        found: Any = extensions.find("scores", name, SCORES | FURTHER_SCORES)
         score = found() if isinstance(found, type) else found
         if not callable(score) or not isinstance(getattr(score, "name", None), str):
             raise UserError(f"'{name}' is no score: it needs an attribute 'name' and a call (prediction, truth, spec) -> (total, weight)")

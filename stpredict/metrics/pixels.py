@@ -34,6 +34,7 @@ class MeanSquaredError:
 
     name = "mse"
     better = "lower"
+    perfect = 0.0
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of squared errors of each frame and its number of valid pixels."""
@@ -46,6 +47,7 @@ class MeanAbsoluteError:
 
     name = "mae"
     better = "lower"
+    perfect = 0.0
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of absolute errors of each frame and its number of valid pixels."""
@@ -58,6 +60,7 @@ class SummedSquaredError:
 
     name = "mse_sum"
     better = "lower"
+    perfect = 0.0
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of squared errors of each frame, and 1."""
@@ -70,6 +73,7 @@ class SummedAbsoluteError:
 
     name = "mae_sum"
     better = "lower"
+    perfect = 0.0
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of absolute errors of each frame, and 1."""

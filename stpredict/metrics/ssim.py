@@ -72,6 +72,7 @@ class StructuralSimilarity:
 
     name = "ssim"
     better = "higher"
+    perfect = 1.0
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the similarity of each frame, and 1 (0 for a frame without a valid window).

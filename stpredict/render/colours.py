@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from stpredict.errors import UserError, nearest
 
-_NAMES = ("auto", "gray", "rain", "reflectivity", "viridis")
+_NAMES = ("accumulation", "auto", "gray", "pysteps", "rain", "reflectivity", "safe", "vil", "vil_pixels", "viridis")
+
+_BY_UNITS = {
+    "1": "gray",
+    **dict.fromkeys(("mm/h", "mm h-1", "mm h**-1"), "rain"),
+    "dBZ": "reflectivity",
+    "mm": "accumulation",
+    **dict.fromkeys(("kg/m2", "kg m-2", "kg m**-2"), "vil"),
+    "VIL, pixel value": "vil_pixels",
+}
 
 _GROUND = "#12151a"
 
@@ -32,6 +41,36 @@ _REFLECTIVITY = (
     "#00ecec", "#01a0f6", "#0000f6", "#00ff00", "#00c800", "#009000", "#ffff00", "#e7c000",
     "#ff9000", "#ff0000", "#d60000", "#c00000", "#ff00ff", "#9955c9", "#ffffff",
 )  # fmt: skip
+
+# The classes that pysteps draws rain rates by.
+PYSTEPS_STEPS = (0.08, 0.16, 0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0, 16.0, 25.0, 40.0, 63.0, 100.0, 160.0)
+_PYSTEPS = (
+    "#9c7e94", "#640064", "#af00af", "#dc00dc", "#3232c8", "#0064ff", "#009696", "#00c832", "#64ff00", "#96ff00",
+    "#c8ff00", "#ffff00", "#ffc800", "#ffa000", "#ff7d00", "#e11900", "#8b0000",
+)  # fmt: skip
+
+# Sums in mm: the table of the National Weather Service's precipitation maps from 1 to 100 mm, and below it, half as bright as its first
+# colour, what an hour of drizzle gives; the colours of greater sums are too dark for a dark ground.
+ACCUMULATION_STEPS = (0.1, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 70.0, 100.0)
+_ACCUMULATION = (
+    "#286868", "#50d0d0", "#00ffff", "#00e080", "#00c000", "#80e000", "#ffff00", "#ffa000", "#ff0000", "#ff2080",
+    "#f040ff", "#8020ff", "#4040ff",
+)  # fmt: skip
+
+# SEVIR's own classes of vertically integrated liquid, in its pixel values, and what these are in kg/m2, rounded; the scores of that
+# data set are taken at six of them (M. Veillette, S. Samsi and C. Mattioli, NeurIPS 2020).
+VIL_PIXEL_STEPS = (16.0, 31.0, 59.0, 74.0, 100.0, 133.0, 160.0, 181.0, 219.0)
+VIL_STEPS = (0.15, 0.26, 0.53, 0.78, 1.5, 3.5, 7.1, 12.0, 32.0)
+_VIL = ("#28be28", "#199619", "#0a690a", "#0a4b0a", "#f5f500", "#edac00", "#f06e00", "#a00000", "#e700ff")
+
+_STEPPED = {
+    "rain": (RAIN_STEPS, _RAIN),
+    "pysteps": (PYSTEPS_STEPS, _PYSTEPS),
+    "reflectivity": (REFLECTIVITY_STEPS, _REFLECTIVITY),
+    "accumulation": (ACCUMULATION_STEPS, _ACCUMULATION),
+    "vil": (VIL_STEPS, _VIL),
+    "vil_pixels": (VIL_PIXEL_STEPS, _VIL),
+}
 
 # Blue and red of the same lightness on both sides, L* rising evenly from the ground (7) over 28, 50 and 71 to 90 in CIELAB.
 _DIVERGING = ("#c4e7fe", "#0fb9ff", "#0f7eb6", "#04466b", _GROUND, "#792519", "#cd4d2d", "#ff915e", "#fedcc7")
@@ -71,26 +110,28 @@ def value_colours(name: str, units: str, value_range: tuple[float, float]) -> Co
     """Return the colour map of a panel of values.
 
     Args:
-        name: ``gray``, ``rain``, ``reflectivity``, ``viridis``, or ``auto``: by the units (``1``, ``mm/h``, ``dBZ``, any other).
+        name: ``gray`` or ``viridis``; by classes ``rain`` or ``pysteps`` (mm/h), ``reflectivity`` (dBZ), ``accumulation`` (mm), ``vil``
+            (kg/m2) or ``vil_pixels`` (SEVIR's pixel values); ``auto``: by the units, ``1`` gray, unknown ones viridis; or ``safe``: the
+            classes of the units in colours of even steps of lightness, which the colour-blind can tell apart as well.
         units: of the values.
-        value_range: where ``gray`` and ``viridis`` begin and end; ``rain`` and ``reflectivity`` have steps of their own.
+        value_range: where ``gray`` and ``viridis`` begin and end; classes have bounds of their own.
 
     Raises:
         UserError: there is no such colour map.
     """
     if name not in _NAMES:
         raise UserError(f"There is no colour map '{name}'{nearest(name, _NAMES)}")
-    if name == "auto":
-        name = {"1": "gray", "mm/h": "rain", "mm h-1": "rain", "dBZ": "reflectivity"}.get(units, "viridis")
-    if name == "rain":
-        return _stepped(RAIN_STEPS, _RAIN)
-    if name == "reflectivity":
-        return _stepped(REFLECTIVITY_STEPS, _REFLECTIVITY)
+    safe = name == "safe"
+    if name in ("auto", "safe"):
+        name = _BY_UNITS.get(units, "viridis")
+    if name in _STEPPED:
+        steps, colours = _STEPPED[name]
+        # The foot of viridis is as dark as the ground.
+        return _stepped(steps, _viridis(np.linspace(64, 255, len(steps)).round().astype(np.uint8)) if safe else _rgb(colours))
     levels = np.arange(256, dtype=np.uint8)
     if name == "gray":
         return _even(value_range, np.repeat(levels[:, None], 3, axis=1), _even_ticks(*value_range))
-    viridis: NDArray[np.uint8] = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1].astype(np.uint8)
-    return _even(value_range, viridis, _even_ticks(*value_range))
+    return _even(value_range, _viridis(levels), _even_ticks(*value_range))
 
 
 def error_colours(extent: float) -> ColourMap:
@@ -108,8 +149,14 @@ def round_up(value: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value * (1 - 1e-9))
 
 
-def _stepped(steps: tuple[float, ...], colours: tuple[str, ...]) -> ColourMap:
-    return ColourMap(np.array(steps, dtype=np.float32), _rgb((_GROUND, *colours)), tuple((step, f"{step:g}") for step in steps), True)
+def _stepped(steps: tuple[float, ...], colours: NDArray[np.uint8]) -> ColourMap:
+    ticks = tuple((step, f"{step:g}") for step in steps)
+    return ColourMap(np.array(steps, dtype=np.float32), np.concatenate([_rgb((_GROUND,)), colours]), ticks, True)
+
+
+def _viridis(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the colours ``(N, 3)`` of levels 0 to 255."""
+    return cv2.applyColorMap(levels[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1].astype(np.uint8)
 
 
 def _even(value_range: tuple[float, float], colours: NDArray[np.uint8], ticks: tuple[tuple[float, str], ...]) -> ColourMap:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from stpredict.errors import UserError
 from stpredict.files import whole_file
+from stpredict.render.geography import Geography
 from stpredict.render.layout import FilmLayout, draw_strip
 from stpredict.render.painter import make_painter
 from stpredict.render.panels import Panel, check_panels, evenly
@@ -32,6 +33,7 @@ def save_film(
     scale: int | None = None,
     frames_per_second: float = 5.0,
     row_origin: Literal["north", "south"] = "north",
+    geography: Geography | None = None,
 ) -> Path:
     """Write a film, or a strip of pictures, that shows panels side by side.
 
@@ -46,10 +48,13 @@ def save_film(
             over the span of it on both sides of 0.
         context: how many frames are observed; a border tells them from forecast ones. 0: no border tells anything.
         captions: a line for each frame; in a strip it is broken where it has two or more spaces.
-        colours: ``gray``, ``rain`` (steps in mm/h), ``reflectivity`` (steps of 5 dBZ), ``viridis``, or ``auto``: by the units.
+        colours: ``gray`` or ``viridis``; by classes ``rain`` or ``pysteps`` (mm/h), ``reflectivity`` (dBZ), ``accumulation`` (mm), ``vil``
+            (kg/m2) or ``vil_pixels`` (SEVIR's pixel values); ``auto``: by the units; ``safe``: the classes of the units, in colours
+            that the colour-blind can tell apart as well.
         scale: how many pixels wide and high a pixel of a frame becomes; by default whatever suits a screen.
         frames_per_second: speed of the film.
         row_origin: ``south`` where row 0 is the southernmost; such frames are turned over for display.
+        geography: where the pixels lie: a bar tells the scale, and lines are drawn over the pictures.
 
     Returns:
         The path.
@@ -88,15 +93,16 @@ def save_film(
             f"{across} x {down} pictures of {width} x {height} pixels, enlarged {scale} times, give no picture of 1 to {_GREATEST_SIDE} "
             "pixels a side; choose another scale or fewer panels"
         )
-    painter = make_painter(films, units, value_range, colours, scale, row_origin)
+    lines, pixel_km = (geography.lines, geography.pixel_km) if geography else ((), None)
+    painter = make_painter(films, units, value_range, colours, scale, row_origin, lines)
     words = _plain_captions(count, context) if captions is None else [" ".join(caption.splitlines()) for caption in captions]
     with whole_file(path) as temporary:
         # An unwritable folder is found before anything is drawn.
         temporary.touch()
         if strip:
-            draw_strip(films, painter, units, context, words, shown).save(temporary)
+            draw_strip(films, painter, units, context, words, shown, pixel_km).save(temporary)
         else:
-            WRITERS[suffix](temporary, FilmLayout(films, painter, units, context, words).picture, count, frames_per_second)
+            WRITERS[suffix](temporary, FilmLayout(films, painter, units, context, words, pixel_km).picture, count, frames_per_second)
     return path
 
 

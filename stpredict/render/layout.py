@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from stpredict.render.page import DARK, LIGHT, line_height, text_size, text_width, write
+from stpredict.render.page import DARK, LIGHT, line_height, text_size, text_width, wrapped, write, write_scale
 from stpredict.render.painter import Painter, draw_legends
 from stpredict.render.panels import Panel
 
@@ -27,8 +27,10 @@ class FilmLayout:
         height: of a frame of the film, in pixels.
     """
 
-    def __init__(self, panels: Sequence[Panel], painter: Painter, units: str, context: int, captions: Sequence[str]) -> None:
-        """Draw once what all frames share."""
+    def __init__(
+        self, panels: Sequence[Panel], painter: Painter, units: str, context: int, captions: Sequence[str], pixel_km: float | None = None
+    ) -> None:
+        """Draw once what all frames share; a bar tells the scale where ``pixel_km``, what a pixel of a frame is across, is known."""
         self._panels, self._painter, self._context, self._captions = panels, painter, context, captions
         _, _, rows, columns = panels[0].frames.shape
         height, width = rows * painter.scale, columns * painter.scale
@@ -40,11 +42,14 @@ class FilmLayout:
         self._top = margin + line + 2 * _BORDER
         legends = draw_legends(painter, panels, units, self._size, height, DARK)
         body = max([height + _BORDER, *(image.height - line for image in legends)])
-        self._caption_top = self._top + body + margin // 2
+        scale_top = self._top + body + margin // 2
+        self._caption_top = scale_top + (0 if pixel_km is None else line)
         tag_width = max(text_width(tag, self._size) for tag in _TAGS) + self._size if context else 0
         self._caption_left = self._lefts[0] + tag_width
         right = margin + step * len(panels)
-        self.width = _even(max(right + sum(image.width + margin for image in legends), self._caption_left + 12 * self._size))
+        longest = max(text_width(words, self._size) for words in {"", *captions})
+        room = min(max(longest, 12 * self._size), 30 * self._size) + self._lefts[0]
+        self.width = _even(max(right + sum(image.width + margin for image in legends), self._caption_left + room))
         self.height = _even(self._caption_top + line + margin // 2)
 
         page = Image.new("RGB", (self.width, self.height), DARK.paper)
@@ -53,6 +58,8 @@ class FilmLayout:
         for image in legends:
             page.paste(image, (right, self._top - line))
             right += image.width + margin
+        if pixel_km is not None:
+            write_scale(page, (self._lefts[0], scale_top), pixel_km / painter.scale, width, self._size, DARK.text)
         tags = zip(_TAGS, (DARK.observed, DARK.forecast), strict=True) if context else [("", DARK.line)]
         self._pages = [self._with_borders(page, height, width, tag, colour) for tag, colour in tags]
 
@@ -80,17 +87,24 @@ class FilmLayout:
 
 
 def draw_strip(
-    panels: Sequence[Panel], painter: Painter, units: str, context: int, captions: Sequence[str], shown: Sequence[int]
+    panels: Sequence[Panel],
+    painter: Painter,
+    units: str,
+    context: int,
+    captions: Sequence[str],
+    shown: Sequence[int],
+    pixel_km: float | None = None,
 ) -> Image.Image:
     """Draw the ``shown`` frames: a row for each panel, a column for each frame, captions above, titles at the left.
 
-    A bar over the columns tells the first ``context`` frames, the observed ones, from the forecast.
+    A bar over the columns tells the first ``context`` frames, the observed ones, from the forecast; one below them tells the scale where
+    ``pixel_km``, what a pixel of a frame is across, is known.
     """
     _, _, rows, columns = panels[0].frames.shape
     height, width = rows * painter.scale, columns * painter.scale
     size = text_size(height, width)
     line, margin, gap = line_height(size), size, max(2, size // 4)
-    notes = [re.split(r"\s{2,}", captions[time].strip()) for time in shown]
+    notes = [[line for words in re.split(r"\s{2,}", captions[time].strip()) for line in wrapped(words, width - size)] for time in shown]
     title_width = min(max(text_width(panel.title, size) for panel in panels), max(width, 10 * size))
     left = margin + title_width + margin
     head = margin + (line + 2 * gap if context else 0)
@@ -99,7 +113,8 @@ def draw_strip(
     legends = draw_legends(painter, panels, units, size, min(grid_height, 24 * line), LIGHT)
     right = left + grid_width + margin
     page_width = right + sum(image.width + margin for image in legends)
-    page_height = max([top + grid_height, *(top - line + image.height for image in legends)]) + margin
+    foot = 0 if pixel_km is None else gap + line
+    page_height = max([top + grid_height + foot, *(top - line + image.height for image in legends)]) + margin
     page = Image.new("RGB", (page_width, page_height), LIGHT.paper)
 
     lefts = [left + index * (width + gap) for index in range(len(shown))]
@@ -118,6 +133,8 @@ def draw_strip(
                 length = group[-1] + width - group[0]
                 write(page, (group[0], margin), tag, size, LIGHT.text, length)
                 ImageDraw.Draw(page).rectangle((group[0], margin + line, group[0] + length - 1, margin + line + gap - 1), fill=colour)
+    if pixel_km is not None:
+        write_scale(page, (left, top + grid_height + gap), pixel_km / painter.scale, width, size, LIGHT.text)
     for image in legends:
         page.paste(image, (right, top - line))
         right += image.width + margin

@@ -1,8 +1,9 @@
-"""Clips turned, mirrored or run backwards at random: a function of seed, step and sample."""
+"""Clips cut out, turned, mirrored or run backwards at random: a function of seed, step and sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,11 +11,35 @@ from torch import Tensor
 
 from stpredict.draws import Draws
 from stpredict.errors import UserError
+from stpredict.frames import Batch
 
 Augmentation = Literal["flip-x", "flip-y", "turn", "reverse"]
 
 _AXES = {"flip-x": -1, "flip-y": -2, "reverse": 0}
 """The axis of a sample ``(T, ..., H, W)`` that is turned round."""
+
+
+def cut_out(batch: Batch, height: int, width: int, draws: Draws) -> Batch:
+    """Return a rectangle of the frames of each clip, and of its mask and known inputs, every place as likely as any other.
+
+    Raises:
+        UserError: the frames are smaller.
+    """
+    rows, columns = batch.frames.shape[-2:]
+    if height > rows or width > columns:
+        raise UserError(f"data.random_crop {height} x {width} is larger than the frames of {rows} x {columns} pixels")
+    coins = draws.uniform("random crop", 2)
+    tops, lefts = ((coins[:, axis] * (length + 1)).long().tolist() for axis, length in enumerate((rows - height, columns - width)))
+
+    def cut(part: Tensor | None) -> Tensor | None:
+        if part is None:
+            return None
+        pieces = [clip[..., top : top + height, left : left + width] for clip, top, left in zip(part, tops, lefts, strict=True)]
+        return torch.stack(pieces)
+
+    frames = cut(batch.frames)
+    assert frames is not None
+    return replace(batch, frames=frames, valid=cut(batch.valid), known=cut(batch.known))
 
 
 def augment(clips: Sequence[Tensor], kinds: Sequence[Augmentation], draws: Draws) -> list[Tensor]:

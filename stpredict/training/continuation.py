@@ -48,4 +48,6 @@ def differences_now(checkpoint: Checkpoint, work: Work) -> list[str]:
 
 def exact_facts(work: Work) -> dict[str, Any]:
     """Return what must be the same for an exact continuation."""
-    return {"threads": torch.get_num_threads(), "processes": work.processes.count, "device": work.device.type, **plain_versions()}
+    kernels = torch.cuda.get_device_name(work.device) if work.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    facts = {"threads": torch.get_num_threads(), "processes": work.processes.count, "device": work.device.type, "kernels for": kernels}
+    return {**facts, **plain_versions()}

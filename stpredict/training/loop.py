@@ -111,8 +111,8 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
             run.begin(settings)
         writer = stack.enter_context(CheckpointWriter())
         log = Log(run.folder / "log.csv", state.step) if first else None
-        trackers = start_trackers(settings.run.track, run.folder, settings.to_dict()) if first else []
         shown = stack.enter_context(TrainingProgress(state.step, trainer.max_steps, shown=progress and first))
+        trackers = start_trackers(settings.run.track, run.folder, settings.to_dict(), shown.say) if first else []
         stop = stack.enter_context(_stop_signals())
         shown.say(f"{'going on with' if checkpoint else 'training in'} {run.folder} on {work.device}, {processes.count} process(es)")
         for sentence in said:
@@ -121,7 +121,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
         steps = range(state.step, trainer.max_steps)
         order = TrainingOrder(work.clips, settings.seed, steps, settings.data.batch_size, processes.rank, processes.count, trainer.overfit)
         source = stack.enter_context(closing(batches(work.clips, order, settings.data.workers)))
-        watch, interrupted, ended = Stopwatch(state.step), False, _is_stale(settings, state)
+        watch, interrupted, ended = Stopwatch(state.step, state.seconds), False, _is_stale(settings, state)
         work.network.train()
         while state.step < trainer.max_steps and not (interrupted or ended):
             with watch.waiting():
@@ -157,6 +157,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
                         with state.averaged(work.network):
                             _show_pictures(work, run, log, state.step, trackers)
                 if _is_time_to_save(trainer, state.step) or last or interrupted or ended:
+                    state.seconds = watch.seconds()
                     if first:
                         _save(work, run, state, writer)
                     processes.wait()
@@ -212,24 +213,20 @@ def _complain(work: Work, state: State, shown: TrainingProgress) -> None:
     if state.skipped_in_a_row >= _MOST_SKIPPED:
         raise UserError(
             f"{_MOST_SKIPPED} steps in a row had a loss or gradient that is not finite, the last on clips {clips}: look at these clips, "
-            "lower optimizer.learning_rate, set optimizer.clip_norm, or choose trainer.precision fp32"
+            "go on with trainer.precision fp32, or start another run with a lower optimizer.learning_rate or an optimizer.clip_norm"
         )
 
 
 def _note_score(work: Work, run: Run, state: State, score: float) -> None:
     """Keep the predictor if its score is the best so far."""
-    if state.best is not None and score >= state.best:
-        state.stale += 1
-        return
-    state.best, state.stale = score, 0
-    if work.processes.first:
+    if state.is_best(score, work.settings.optimizer.plateau_patience) and work.processes.first:
         with state.averaged(work.network):
             work.predictor(_provenance(work, run, state.step, score)).save(run.folder / "best.safetensors")
 
 
 def _figures(work: Work, state: State, outcome: Outcome) -> dict[str, float]:
     inside, after = work.schedule.probabilities(state.step)
-    rate = learning_rate(work.settings.optimizer, state.step - 1, work.settings.trainer.max_steps)
+    rate = learning_rate(work.settings.optimizer, state.step - 1, work.settings.trainer.max_steps, state.reductions)
     figures = {"loss": outcome.loss, "learning_rate": rate, "gradient_norm": outcome.norm, "truth_in_context": inside}
     return figures | {"truth_after": after, "skipped": state.skipped}
 
@@ -254,9 +251,10 @@ def _provenance(work: Work, run: Run, step: int, score: float | None) -> dict[st
 
 
 def _show_pictures(work: Work, run: Run, log: Log, step: int, trackers: Sequence[Tracker]) -> None:
-    for name, path in draw_pictures(work, run, log, step).items():
+    for name, path in draw_pictures(work, run, log, step, moving=bool(trackers)).items():
         for tracker in trackers:
-            tracker.picture(step, name, path)
+            show = tracker.film if path.suffix == ".gif" else tracker.picture
+            show(step, name, path)
 
 
 def _group_device(settings: Settings) -> torch.device:

@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -65,7 +64,7 @@ class RunRow:
         best: the lowest mean squared error on the validation split, of scaled values.
         best_step: the step of it.
         loss: of the last row of the log.
-        seconds: on the clock while it trained, all its continuations together, as far as its log tells them apart.
+        seconds: on the clock while it trained, all its continuations together.
         age: seconds since anything was written.
         config: every key, dotted, with its value.
         problem: what is broken, or empty.
@@ -222,7 +221,7 @@ def _look_at(folder: Path, below: Path) -> RunRow:
         best=lowest[0],
         best_step=lowest[1],
         loss=next((row["loss"] for row in reversed(log) if "loss" in row), None),
-        seconds=_wall_time([row["seconds"] for row in log if "seconds" in row]),
+        seconds=next((row["seconds"] for row in reversed(log) if "seconds" in row), None),
         age=_age(folder),
         config=config,
         problem="; ".join(problems),
@@ -291,12 +290,6 @@ def _provenance(path: Path) -> Mapping[str, Any]:
 def _saved_steps(folder: Path) -> list[int]:
     names = [path.stem.removeprefix("step-") for path in checkpoints(folder / "checkpoints")]
     return [int(name) for name in names if name.isdecimal()]
-
-
-def _wall_time(seconds: Sequence[float]) -> float | None:
-    """Add up the times of a log; each continuation of a run counts from 0 again."""
-    ends = [value for value, following in pairwise([*seconds, -math.inf]) if following < value]
-    return sum(ends) if seconds else None
 
 
 def _age(folder: Path) -> float | None:

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Stopwatch:
     """Tells how fast steps go and how much of their time is spent waiting for data; validation and saving do not count."""
 
-    def __init__(self, step: int) -> None:
-        self.began = time.monotonic()
+    def __init__(self, step: int, seconds: float = 0.0) -> None:
+        """Start, after a run has come to ``step`` in so many seconds."""
+        self.began = time.monotonic() - seconds
         self._start_lap(step)
 
     def _start_lap(self, step: int) -> None:
@@ -45,7 +46,7 @@ class Stopwatch:
         return figures
 
     def seconds(self) -> float:
-        """Return the seconds since the watch was made."""
+        """Return the seconds that the run has taken, all its continuations together."""
         return time.monotonic() - self.began
 
 

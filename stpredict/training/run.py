@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -15,11 +16,14 @@ from typing import Any
 
 from stpredict.configuration import dump_config, read_config
 from stpredict.errors import UserError
-from stpredict.files import write_text
+from stpredict.files import append_text, write_text
 from stpredict.training.settings import Settings, make_settings
 
 INTERRUPTED = 75
 """Exit code of a run that was interrupted and can be resumed (EX_TEMPFAIL of sysexits.h)."""
+
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+"""By these the system says that a place is not to be written to."""
 
 
 @dataclass
@@ -55,13 +59,14 @@ class Run:
         """Make the folder with the config in it, in one step, so that a run can be resumed as soon as its folder exists.
 
         Raises:
-            UserError: the folder exists: a run is never overwritten.
+            UserError: the folder exists: a run is never overwritten; or nothing may be written there.
         """
         named = settings.run.folder
         parent = Path(named).parent if named else Path("runs")
-        parent.mkdir(parents=True, exist_ok=True)
         fresh = parent / f".{Path(named).name if named else settings.name}.{os.getpid()}.part"
         try:
+            parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(fresh, ignore_errors=True)  # of a process before this one that had its number
             fresh.mkdir()
             (fresh / "checkpoints").mkdir()
             (fresh / "pictures").mkdir()
@@ -79,6 +84,11 @@ class Run:
                     if named or not folder.exists():
                         raise
                     folder = _next_number(parent, settings.name)
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
+            why = "a file is in the way" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
+            raise UserError(f"No run can be made in {parent} ({why}): name another place by run.folder") from None
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
@@ -151,8 +161,7 @@ class Log:
         """Append a row; what is None is left empty."""
         row = {name: "" if values.get(name) is None else repr(values[name]) for name in self.COLUMNS}
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(self._text([row], header=False))
+        append_text(self.path, self._text([row], header=False))
 
     def column(self, name: str) -> list[tuple[int, float]]:
         """Return (step, value) wherever a column has a value."""

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step, so that a schedule has no state to lose."""
+"""Learning rates as functions of the step, and of how often a plateau has reduced them, so that a schedule has no state to lose."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ _ONE_CYCLE_END = 1 / 25 / 1e4
 _ONE_CYCLE_BETAS = (0.95, 0.85)
 
 
-def learning_rate(settings: OptimizerSettings, step: int, max_steps: int) -> float:
-    """Return the learning rate of training step ``step``, counted from 0."""
+def learning_rate(settings: OptimizerSettings, step: int, max_steps: int, reductions: int = 0) -> float:
+    """Return the learning rate of training step ``step``, counted from 0, after so many reductions by ``plateau``."""
     highest = settings.learning_rate
+    if settings.schedule == "plateau":
+        highest *= settings.plateau_factor**reductions
     if settings.schedule == "one-cycle":
         return highest * _one_cycle(step, max_steps, _ONE_CYCLE_START, 1.0, _ONE_CYCLE_END)
     if step < settings.warm_up:
         return highest * (step + 1) / settings.warm_up
-    if settings.schedule == "constant":
+    if settings.schedule in ("constant", "plateau"):
         return highest
     gone = (step - settings.warm_up) / max(1, max_steps - settings.warm_up)
     return highest * 0.5 * (1.0 + math.cos(math.pi * min(1.0, gone)))

@@ -29,8 +29,12 @@ class DataSettings:
         every: a clip takes every so many-th frame; None: the card's.
         crop: top row, left column, height and width that are kept of a frame; None: the card's.
         resize: height and width of a frame after the crop; None: the card's.
+        rain: which clips have rain enough, such as ``{threshold: 0.1, fraction: 0.05}``; None: as the card says.
         settings: of the card's reader or clips; what is left out is the card's.
+        random_crop: height and width of a rectangle that each training clip is cut to, at a random place; validation and forecasts see
+            whole frames.
         augment: ``flip-x``, ``flip-y``, ``turn`` (by quarters) and ``reverse`` (in time), each at random for each training clip.
+        reversed_pass: a step moves the weights a second time, by the same clips running backwards (predrnn-pytorch's reverse_input).
     """
 
     card: str
@@ -43,16 +47,21 @@ class DataSettings:
     every: int | None = None
     crop: tuple[int, int, int, int] | None = None
     resize: tuple[int, int] | None = None
+    rain: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    random_crop: tuple[int, int] | None = None
     augment: tuple[Augmentation, ...] = ()
+    reversed_pass: bool = False
 
     def window(self) -> dict[str, Any]:
         """Return what :func:`stpredict.load_data` takes besides card, root, split and seed."""
-        return {name: getattr(self, name) for name in ("context", "horizon", "stride", "every", "crop", "resize", "settings")}
+        return {name: getattr(self, name) for name in ("context", "horizon", "stride", "every", "crop", "resize", "rain", "settings")}
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
             raise UserError(f"data.batch_size must be at least 1 and data.workers at least 0, not {self.batch_size} and {self.workers}")
+        if self.random_crop is not None and min(self.random_crop) < 1:
+            raise UserError(f"data.random_crop is a height and a width of at least 1 pixel, not {list(self.random_crop)}")
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,12 @@ class OptimizerSettings:
     Attributes:
         name: ``adam``, ``adamw`` or ``sgd``.
         learning_rate: the highest one.
-        schedule: ``constant``, ``cosine`` (to zero) or ``one-cycle`` (Smith and Topin 2018, as torch's OneCycleLR: up over 30 % of
-            the steps, down to a 250,000th; Adam's first beta goes the other way, 0.95 to 0.85 and back).
-        warm_up: steps over which the rate rises from zero, for ``constant`` and ``cosine``.
+        schedule: ``constant``, ``cosine`` (to zero), ``one-cycle`` (Smith and Topin 2018, as torch's OneCycleLR: up over 30 % of
+            the steps, down to a 250,000th; Adam's first beta goes the other way, 0.95 to 0.85 and back) or ``plateau`` (reduced
+            whenever the validation score has got no better for a while).
+        warm_up: steps over which the rate rises from zero, for all but ``one-cycle``.
+        plateau_patience: validations without a better score after which ``plateau`` reduces the rate, and counts anew.
+        plateau_factor: by which it is multiplied then.
         weight_decay: of AdamW (decoupled), Adam and SGD (L2); norms and biases are left out of it.
         betas: of Adam and AdamW.
         momentum: of SGD.
@@ -74,8 +86,10 @@ class OptimizerSettings:
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = 1e-3
-    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    schedule: Literal["constant", "cosine", "one-cycle", "plateau"] = "constant"
     warm_up: int = 0
+    plateau_patience: int = 10
+    plateau_factor: float = 0.1
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.0
@@ -87,6 +101,8 @@ class OptimizerSettings:
             raise UserError(f"optimizer.ema is the decay of a moving average, between 0 and 1, not {self.ema}")
         if self.learning_rate <= 0 or self.warm_up < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise UserError("optimizer.learning_rate and optimizer.clip_norm must be above 0, optimizer.warm_up not negative")
+        if self.plateau_patience < 1 or not 0.0 < self.plateau_factor < 1.0:
+            raise UserError("optimizer.plateau_patience must be at least 1, and optimizer.plateau_factor between 0 and 1")
         if self.warm_up and self.schedule == "one-cycle":
             raise UserError("optimizer.warm_up has no meaning with the schedule one-cycle, which warms up by itself")
 
@@ -114,6 +130,7 @@ class TrainerSettings:
         patience: validations without a better score after which the run ends; None: it does not end early.
         threads: threads of torch in each process; None: torch's own choice.
         recompute: keep some sqrt(T) of the T steps of a clip for the gradients and compute the rest again: less memory, more time.
+        truncate: steps of a clip through which the gradient goes back, for clips whose steps no memory holds; None: all of them.
     """
 
     max_steps: int = 0
@@ -133,6 +150,7 @@ class TrainerSettings:
     patience: int | None = None
     threads: int | None = None
     recompute: bool = False
+    truncate: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_steps < 0 or (self.epochs is not None and self.epochs <= 0) or (self.max_steps == 0 and self.epochs is None):
@@ -140,8 +158,9 @@ class TrainerSettings:
         for name in ("checkpoint_every", "keep", "log_every", "devices", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"trainer.threads must be at least 1, not {self.threads}")
+        for name in ("threads", "truncate"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
         if (
             self.milestone_every < 0
             or (self.max_hours is not None and self.max_hours <= 0)
@@ -199,6 +218,8 @@ class Settings:
             raise UserError(f"network.mismatch is 'refuse' or 'fresh', not '{self.network['mismatch']}'")
         if self.loss.get("over", "all") not in ("all", "future"):
             raise UserError(f"loss.over is 'all' or 'future', not '{self.loss['over']}'")
+        if self.optimizer.schedule == "plateau" and not self.trainer.validate_every:
+            raise UserError("optimizer.schedule plateau looks at the validation score: set trainer.validate_every above 0")
         schedule = self.sampling.get("name", "none")
         if schedule not in SCHEDULES:
             raise UserError(f"There is no sampling schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")

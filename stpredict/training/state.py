@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,20 +25,26 @@ class State:
         step: training steps done.
         best: the best validation score so far, or None.
         stale: validations since the best.
+        waited: those of them since a plateau last reduced the learning rate.
+        reductions: how often a plateau has done so.
         skipped: steps that were skipped, since their loss or gradient was not finite.
         skipped_in_a_row: those of them since the last step that was taken.
         scale: by which the loss is multiplied under fp16, so that small gradients do not vanish.
         unscaled: steps since the scale last changed.
+        seconds: on the clock while the run trained, all its continuations together.
         ema: the moving average of the weights by name; empty without one.
     """
 
     step: int = 0
     best: float | None = None
     stale: int = 0
+    waited: int = 0
+    reductions: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
     scale: float = 2.0**16
     unscaled: int = 0
+    seconds: float = 0.0
     ema: dict[str, Tensor] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -49,6 +56,16 @@ class State:
         """Return the state that a checkpoint holds."""
         plain = checkpoint.facts.get("state", {})
         return cls(checkpoint.step, checkpoint.best, **{name: plain[name] for name in _PLAIN if name in plain}, ema=dict(ema))
+
+    def is_best(self, score: float, patience: int) -> bool:
+        """Note a validation; return whether it is the best so far. After ``patience`` others in a row a plateau reduces the rate."""
+        if self.best is None or score < self.best or math.isnan(self.best):
+            self.best, self.stale, self.waited = score, 0, 0
+            return True
+        self.stale, self.waited = self.stale + 1, self.waited + 1
+        if self.waited == patience:
+            self.reductions, self.waited = self.reductions + 1, 0
+        return False
 
     def overflowed(self) -> bool:
         """Halve the scale of fp16; return whether it could still be halved, so that the step is no failure."""
@@ -84,7 +101,7 @@ class State:
             _put(network, own)
 
 
-_PLAIN = ("stale", "skipped", "skipped_in_a_row", "scale", "unscaled")
+_PLAIN = ("stale", "waited", "reductions", "skipped", "skipped_in_a_row", "scale", "unscaled", "seconds")
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches, collate, ordered
 from stpredict.devices import autocast
 from stpredict.frames import Batch
-from stpredict.losses import L2
+from stpredict.losses.pixels import L2
 from stpredict.render import Panel, save_curves, save_film
 from stpredict.training.run import Log, Run
 from stpredict.training.work import Work
@@ -49,8 +49,19 @@ def forecast(work: Work, clips: ClipSet, batch: Batch) -> tuple[Tensor, Tensor, 
     return predictions[:, -horizon:].float(), truth[:, -horizon:], valid[:, -horizon:]
 
 
-def draw_pictures(work: Work, run: Run, log: Log, step: int) -> dict[str, Path]:
-    """Draw the curves so far and the first validation clip, true beside predicted; return the files by name."""
+def draw_pictures(work: Work, run: Run, log: Log, step: int, moving: bool = False) -> dict[str, Path]:
+    """Draw the curves so far and the first validation clip, true beside predicted.
+
+    Args:
+        work: what is trained.
+        run: where the pictures go.
+        log: holds the curves.
+        step: training steps taken.
+        moving: draw the clip as a film too, for trackers that play it.
+
+    Returns:
+        The files by name: ``forecast`` (PNG), ``curves`` (PNG) and, if ``moving``, ``film`` (GIF).
+    """
     clips = work.validation
     assert clips is not None, "pictures are drawn at validations"
     batch = collate([(0, clips[0])])
@@ -58,16 +69,19 @@ def draw_pictures(work: Work, run: Run, log: Log, step: int) -> dict[str, Path]:
     future, _, _ = forecast(work, clips, batch)
     predicted = torch.full_like(physical, torch.nan)
     predicted[clips.context :] = clips.spec.unscale(future[0]).cpu()
-    strip, curves = run.pictures / f"step-{step:08d}.png", run.pictures / "curves.png"
+    names = {"forecast": f"step-{step:08d}.png"} | ({"film": f"step-{step:08d}.gif"} if moving else {})
+    files = {name: run.pictures / file for name, file in names.items()}
     transform = clips.spec.transform
-    save_film(
-        [Panel("true", physical.numpy()), Panel("predicted", predicted.numpy())],
-        strip,
-        units=clips.spec.units,
-        value_range=(transform.low, transform.high),
-        context=clips.context,
-        row_origin=clips.spec.grid.row_origin if clips.spec.grid else "north",
-    )
+    for path in files.values():
+        save_film(
+            [Panel("true", physical.numpy()), Panel("predicted", predicted.numpy())],
+            path,
+            units=clips.spec.units,
+            value_range=(transform.low, transform.high),
+            context=clips.context,
+            row_origin=clips.spec.grid.row_origin if clips.spec.grid else "north",
+        )
+    files["curves"] = run.pictures / "curves.png"
     columns = {name: log.column(name) for name in ("loss", "validation_loss", "learning_rate")}
-    save_curves({name: column for name, column in columns.items() if column}, curves, title=run.folder.name)
-    return {"forecast": strip, "curves": curves}
+    save_curves({name: column for name, column in columns.items() if column}, files["curves"], title=run.folder.name)
+    return files

@@ -17,7 +17,7 @@ from stpredict.data.clips import ClipSet
 from stpredict.devices import allow_tf32, choose_device
 from stpredict.errors import UserError
 from stpredict.losses import Loss, make_loss
-from stpredict.networks import NETWORKS, Network, make_network
+from stpredict.networks import NETWORKS, DirectNetwork, Network, RecurrentNetwork, make_network
 from stpredict.predictor import Predictor, differences, load_predictor
 from stpredict.processes import Processes
 from stpredict.sampling import SCHEDULES, GrowingHorizon, Schedule
@@ -105,7 +105,12 @@ def make_work(settings: Settings, processes: Processes) -> Work:
     growing = {key: settings.sampling[key] for key in _GROWING if key in settings.sampling}
     schedule_settings = {key: value for key, value in settings.sampling.items() if key not in ("name", *_GROWING)}
     loss_settings = {key: value for key, value in settings.loss.items() if key != "over"}
+    settings = _tell_known(settings, clips)
     network = _make_network(settings, clips).to(device)
+    if settings.trainer.truncate is not None and isinstance(network, DirectNetwork):
+        raise UserError(f"trainer.truncate is for networks that take steps, and {settings.network['name']} forecasts at once: leave it out")
+    if settings.data.random_crop is not None and isinstance(network, RecurrentNetwork):
+        network.initial_state(1, *(-(-side // network.patch_size) * network.patch_size for side in settings.data.random_crop))  # or refuse
     return Work(
         settings,
         processes,
@@ -113,7 +118,7 @@ def make_work(settings: Settings, processes: Processes) -> Work:
         clips,
         validation,
         Unroll(network, clips.spec.scaled_fill, settings.trainer.recompute),
-        make_loss(loss_settings),
+        make_loss(loss_settings, clips.spec),
         build(SCHEDULES[settings.sampling.get("name", "none")], schedule_settings, where="sampling", read_elsewhere=_GROWING),
         build(GrowingHorizon, growing, where="sampling"),
         _make_optimizer(settings.optimizer, network),
@@ -126,6 +131,23 @@ def _load(settings: Settings, split: str) -> ClipSet:
     if split == "train" and data.batch_size > len(clips) and not clips.endless:
         raise UserError(f"The training split of '{data.card}' has {len(clips)} clips, fewer than data.batch_size {data.batch_size}")
     return clips
+
+
+def _tell_known(settings: Settings, clips: ClipSet) -> Settings:
+    """Return the settings with ``network.known_channels`` as the clips have them; what a network is told may not contradict.
+
+    Raises:
+        UserError: the clips have known inputs, and the network takes none or another number.
+    """
+    if not clips.known_channels:
+        return settings
+    told = settings.network.get("known_channels", clips.known_channels)
+    if told != clips.known_channels:
+        raise UserError(f"network.known_channels is {told}, and the clips of '{clips.card}' have {clips.known_channels}: leave it out")
+    takes, open_ended = settings_of(extensions.find("networks", settings.network["name"], NETWORKS))
+    if "known_channels" not in takes and not open_ended:
+        raise UserError(f"The network '{settings.network['name']}' takes no known inputs, and '{clips.card}' has {clips.known_channels}")
+    return replace(settings, network={**settings.network, "known_channels": clips.known_channels})
 
 
 def _make_network(settings: Settings, clips: ClipSet) -> Network:

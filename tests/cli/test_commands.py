@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.torch
+import tifffile
 import torch
 import xarray
 from PIL import Image, ImageSequence
@@ -117,7 +118,7 @@ def test_scores_and_their_json(there: Path, capsys: pytest.CaptureFixture[str]) 
     about = told["data"]
     assert (about["card"], about["split"], about["clips"], about["context"], about["horizon"]) == ("moving_digits", "test", 4, 3, 2)
     assert len(about["hash"]) == 32
-    baselines = ["persistence", "context-mean", "training-mean"]
+    baselines = ["persistence", "extrapolation", "context-mean", "training-mean"]
     assert list(told["scores"]) == ["run", *baselines] and all(name in table for name in told["scores"])
     assert all(set(by_score) == {"mse", "mae", "mse_sum", "mae_sum", "ssim", "psnr"} for by_score in told["scores"].values())
     assert all(set(score) == {"mean", "per_lead"} for by_score in told["scores"].values() for score in by_score.values())
@@ -151,6 +152,15 @@ def test_only_what_is_asked_for_is_scored(there: Path) -> None:
     assert {name: list(scores) for name, scores in told["scores"].items()} == {"persistence": ["mae"], "run": ["mae"]}
     assert len(told["scores"]["run"]["mae"]["per_lead"]) == 4
     assert told["data"]["context"] == 3, "a baseline takes any context, so the trained predictor's is taken"
+
+
+def test_tiles_are_blended(there: Path) -> None:
+    scores = {}
+    for tile in (None, 32, 20):
+        asked = "" if tile is None else f" --tile {tile}"
+        ask(f"evaluate run --data moving_digits --limit 2 --score mae --no-baselines --out tiles.json{asked}")
+        scores[tile] = json.loads(Path("tiles.json").read_text())["scores"]["run"]["mae"]["mean"]
+    assert scores[None] == scores[32] and scores[20] == pytest.approx(scores[None], rel=0.3) and scores[20] != scores[None]
 
 
 def test_films_beside_the_real_one(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,9 +198,36 @@ def test_a_forecast_of_an_array_in_every_format(there: Path, films: ModuleType) 
     with h5py.File("next.h5") as file:
         np.testing.assert_allclose(file["forecast"], expected, atol=1e-6)
     with xarray.open_dataset("next.nc") as data:
-        assert data["forecast"].dims == ("time", "channel", "y", "x") and "x" not in data.coords
-        np.testing.assert_allclose(data["forecast"], expected, atol=1e-6)
+        assert data["forecast"].dims == ("lead", "y", "x") and "x" not in data.coords
+        np.testing.assert_allclose(data["forecast"], expected[:, 0], atol=1e-6)
     assert frame_count(Path("next.mp4")) == 6
+
+
+def test_products_for_forecasters(there: Path, radar: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gap in the newest frames is refused, or filled and told; members, probabilities and each format for maps."""
+    latest = Path("latest")
+    latest.mkdir()
+    for path in sorted(radar.iterdir())[-8:]:
+        if not path.name.endswith("0305.h5"):
+            (latest / path.name).symlink_to(path)
+    assert main(["forecast", "persistence", "latest", "--data", "knmi", "--out", "next.nc"]) == 2
+    assert "has 2 since the last gap in time, from 2010-08-26T03:00:00 to 2010-08-26T03:10:00" in capsys.readouterr().err
+    members = "--also context-mean --members 3 --perturb gain=0.2 --seed 1 --exceed 1 5"
+    ask(f"forecast persistence latest --data knmi --horizon 4 --fill-gaps linear {members} --institution KNMI --out next.nc")
+    out, err = capsys.readouterr()
+    assert out == "next.nc\n"
+    assert err.startswith("observed: 6 frames, 2010-08-26 02:50 to 2010-08-26 03:15 UTC, every 5 min; missing and made up (linear): ")
+    assert "made up (linear): 2010-08-26 03:05; " in err
+    with xarray.open_dataset("next.nc") as data:
+        assert dict(data["precip_intensity"].sizes) == {"member": 6, "time": 4, "y": 32, "x": 28}
+        assert data["probability_of_exceedance"].dims == ("threshold", "time", "y", "x") and data.attrs["institution"] == "KNMI"
+        first = data["precip_intensity"].values[0, :, :, :]
+    for suffix in ("tif", "odim.h5"):
+        ask(f"forecast persistence latest --data knmi --horizon 4 --fill-gaps linear --out next.{suffix}")
+    np.testing.assert_array_equal(tifffile.imread("next.tif"), first)
+    with h5py.File("next.odim.h5") as file:
+        stored = file["dataset4/data1/data"][:] * 0.01
+        np.testing.assert_allclose(stored[~np.isnan(first[3])], first[3][~np.isnan(first[3])], atol=0.0051)
 
 
 def test_a_video_of_ones_own_is_trained_on_shown_and_continued(there: Path, films: ModuleType) -> None:

@@ -32,7 +32,22 @@ def test_every_shipped_card_is_read_and_described(name):
 
 
 def test_the_shipped_cards():
-    cards = {"array", "frames_folder", "kitticaltech", "knmi", "kth", "moving_digits", "moving_mnist", "taxibj", "video"}
+    cards = {
+        "array",
+        "frames_folder",
+        "kitticaltech",
+        "knmi",
+        "kth",
+        "moving_digits",
+        "moving_mnist",
+        "taxibj",
+        "video",
+        "hko7",
+        "meteonet",
+        "sevir",
+        "shanghai",
+    }
+    cards |= {"fmi", "meteoswiss", "moving_rain", "odim"}
     assert cards <= list_cards().keys()
 
 

@@ -21,6 +21,28 @@ def test_all_is_well(knmi_files, tmp_path):
     assert str(report).splitlines()[0] == "knmi: all is well" and "39 frames, 1 gap(s)" in str(report)
 
 
+def test_gaps_are_counted_and_the_longest_is_told(knmi_files, tmp_path):
+    paths = knmi_files.write_sample(tmp_path, frames=60)
+    for number in (10, 30, 31, 32, 50, 51, 52):
+        paths[number].unlink()
+    report = check_data(replace(read_card("knmi"), window=SHORT), tmp_path)
+    assert (report.frames, report.gaps, report.missing) == (53, 3, 7)
+    gap = report.longest_gap  # the first of two as long
+    assert (gap.after, gap.seconds, gap.missing) == (np.datetime64("2010-08-26T02:25", "s"), 1200.0, 3)
+    # Of the 53 frames that are left 21, 15 and 17: the gaps come after the 10th, the 29th and the 46th.
+    assert report.split_gaps == {"train": 1, "validation": 1, "test": 1}
+    name = tmp_path.name
+    assert f"53 frames, 3 gap(s) in time (7 frames missing), the longest 1200 s after 2010-08-26T02:25:00 in '{name}'" in str(report)
+    assert f"split train: {10 - 2 + 11 - 2} clips, 1 gap(s) in time" in str(report)
+
+
+def test_frames_that_come_too_soon_are_gaps_too(knmi_files, tmp_path):
+    knmi_files.write_sample(tmp_path, frames=40)
+    knmi_files.write_file(tmp_path, np.zeros((32, 28), np.uint16), datetime(2010, 8, 26, 1, 1))
+    report = check_data(replace(read_card("knmi"), window=SHORT), tmp_path)
+    assert (report.gaps, report.missing, report.longest_gap.seconds) == (2, 0, 240.0)
+
+
 def test_every_bad_file_is_named_and_the_others_are_read(knmi_files, tmp_path):
     paths = knmi_files.write_sample(tmp_path, frames=40, height=100, width=80)
     for path in paths[3:5]:

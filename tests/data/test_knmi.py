@@ -50,7 +50,9 @@ def test_frames_times_scale_and_grid(sample):
     np.testing.assert_allclose(physical[~missing], raw[~missing] / 100 * 12, rtol=1e-6)
     assert reader.facts["units"] == "mm/h" and reader.facts["time_step"] == 300.0
     grid = reader.facts["grid"]
-    assert grid.corners == (0.0, -3682.0, 28.0, -3650.0) and grid.row_origin == "north" and "+a=6378.137" in grid.projection
+    assert grid.corners == (0.0, -3_682_000.0, 28_000.0, -3_650_000.0) and grid.row_origin == "north"
+    assert grid.projection == "+proj=stere +lat_0=90 +lon_0=0.0 +lat_ts=60.0 +a=6378137 +b=6356752 +x_0=0 +y_0=0"
+    assert reader.facts["period"] == 300.0
 
 
 def test_the_rate_follows_from_the_files_own_accumulation(knmi_files, tmp_path):
@@ -128,6 +130,7 @@ def test_moments():
             "accumulation from 2010-08-26T00:25:00 to 2010-08-25",
         ),
         ("geographic", {"geo_pixel_size_y": np.array([1.0], np.float32)}, "row 0 is expected in the north"),
+        ("geographic", {"geo_dim_pixel": np.bytes_("DEG,DEG")}, "pixels in units of 'DEG,DEG'"),
         ("geographic", {"geo_row_offset": np.array([3000.0], np.float32)}, "one archive has one kind"),
     ],
 )
@@ -215,16 +218,35 @@ def test_the_real_files():
 
 @needs_sample
 def test_the_corners_are_those_of_the_real_files():
-    """The corners in the files, latitude and longitude, must lie where the projection puts the outer edges."""
+    """The corners in the files, longitude and latitude to a thousandth of a degree, must lie where the projection puts the outer edges."""
     with h5py.File(SAMPLE / "RAD_NL25_RAP_5min_201008260000.h5") as file:
         listed = file["geographic"].attrs["geo_product_corners"].reshape(4, 2)
     left, bottom, right, top = Knmi(SAMPLE).facts["grid"].corners
     for (longitude, latitude), (x, y) in zip(listed, [(left, bottom), (left, top), (right, top), (right, bottom)], strict=True):
-        assert _stereographic(longitude, latitude) == pytest.approx((x, y), abs=0.1)
+        assert _stereographic(longitude, latitude) == pytest.approx((x, y), abs=100)
 
 
-def _stereographic(longitude, latitude, a=6378.137, b=6356.752, true_scale=60.0):
-    """Polar stereographic on the ellipsoid, in km: Snyder, Map Projections (1987), equations 15-9, 14-15, 21-33, 21-34."""
+@needs_sample
+def test_pixels_lie_where_pyproj_puts_them():
+    """Longitude and latitude of known pixels: pyproj, by the projection in km that the files have, and by ours in metres."""
+    pyproj = pytest.importorskip("pyproj")
+    grid = Knmi(SAMPLE).facts["grid"]
+    with h5py.File(SAMPLE / "RAD_NL25_RAP_5min_201008260000.h5") as file:
+        theirs = pyproj.Proj(file["geographic/map_projection"].attrs["projection_proj4_params"].decode())
+        listed = file["geographic"].attrs["geo_product_corners"].reshape(4, 2)
+    ours, geod = pyproj.Proj(grid.projection), pyproj.Geod(a=6378137, b=6356752)
+    left, bottom, right, top = grid.corners
+    for row, column in [(0, 0), (764, 0), (0, 699), (764, 699), (380, 350)]:
+        x, y = left + (column + 0.5) / 700 * (right - left), top - (row + 0.5) / 765 * (top - bottom)
+        place = ours(x, y, inverse=True)
+        expected = theirs(column + 0.5, -3650 - row - 0.5, inverse=True)
+        assert geod.inv(*place, *expected)[2] < 1e-3
+    for (longitude, latitude), corner in zip(listed, [(left, bottom), (left, top), (right, top), (right, bottom)], strict=True):
+        assert geod.inv(longitude, latitude, *ours(*corner, inverse=True))[2] < 100
+
+
+def _stereographic(longitude, latitude, a=6_378_137.0, b=6_356_752.0, true_scale=60.0):
+    """Polar stereographic on the ellipsoid, in metres: Snyder, Map Projections (1987), equations 15-9, 14-15, 21-33, 21-34."""
     eccentricity = math.sqrt(1 - (b / a) ** 2)
 
     def t(angle):

@@ -72,6 +72,23 @@ def test_by_film_patterns():
     assert chosen == {"train": [(0, range(3)), (1, range(3))], "test": [(2, range(3)), (3, range(3))]}
 
 
+def test_by_film_until_a_moment_an_event_is_whole_in_the_split_in_which_it_begins():
+    """As SEVIR is split: events by the moment at which they begin, also where one reaches over the boundary."""
+    until = {"train": "2019-01-01", "validation": "2019-06-01", "test": "2020-01-01"}
+    begins = ["2018-12-31T23:00", "2019-01-01T00:00", "2018-03-01", "2019-05-31T23:59:59", "2019-06-01", "2020-01-01"]
+    films = [Film(begin, 49, np.datetime64(begin, "s") + 300 * np.arange(49)) for begin in begins]
+    chosen = positions(Splits("film", until=until), films, gap=99)
+    assert {split: [number for number, _ in pieces] for split, pieces in chosen.items()} == {
+        "train": [0, 2],
+        "validation": [1, 3],
+        "test": [4],
+    }
+    assert all(run == range(49) for pieces in chosen.values() for _, run in pieces)
+    assert positions(Splits("film", until={"train": "2018-01-01", "test": None}), films, gap=0)["train"] == []
+    early = Film("counted by its middle", 49, films[0].times, np.datetime64("2019-01-01T01:00", "s"))
+    assert positions(Splits("film", until=until), [early], gap=99) == {"train": [], "validation": [(0, range(49))], "test": []}
+
+
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=4),
     shares=st.lists(st.integers(1, 10), min_size=1, max_size=4),
@@ -96,8 +113,10 @@ def test_no_frame_is_in_two_splits_even_for_clips_of_another_length(lengths, sha
     ("arguments", "sentence"),
     [
         ({"by": "day", "fractions": {"train": 1.0}}, "'film' or 'time', not 'day'"),
-        ({"by": "time"}, "need either 'fractions' or 'until'; given: neither"),
-        ({"by": "film", "until": {"train": None}}, "need either 'fractions' or 'films'; given: until"),
+        ({"by": "time"}, "need one of 'fractions' or 'until'; given: none"),
+        ({"by": "time", "films": {"train": ["*"]}}, "need one of 'fractions' or 'until'; given: films"),
+        ({"by": "film"}, "need one of 'fractions', 'films' or 'until'; given: none"),
+        ({"by": "film", "films": {"train": ["*"]}, "until": {"train": None}}, "given: films, until"),
         ({"by": "time", "fractions": {"train": 1.0}, "until": {"train": None}}, "given: fractions, until"),
         ({"by": "time", "fractions": {}}, "name no split"),
         ({"by": "time", "fractions": {"train": 0.5, "test": 0.4}}, "sum to 0.9"),
@@ -118,6 +137,8 @@ def test_films_that_do_not_fit_the_rule():
         Splits("film", fractions={"train": 0.5, "test": 0.5}).pieces([film(9)], "train", 1)
     with pytest.raises(UserError, match="no clock"):
         Splits("time", until={"train": None}).pieces([film(9)], "train", 1)
+    with pytest.raises(UserError, match="no clock"):
+        Splits("film", until={"train": None}).pieces([film(9)], "train", 1)
     with pytest.raises(UserError, match=r"No film fits splits\.films\.test \(x\*\); the films are called film"):
         Splits("film", films={"train": ["f*"], "test": ["x*"]}).pieces([film(9)], "train", 1)
     with pytest.raises(UserError, match="'film' is claimed by two splits, 'train' and 'test'"):

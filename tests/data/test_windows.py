@@ -65,6 +65,22 @@ def test_the_clock_of_the_files_counts_where_the_card_has_none():
         Windows(card((1, 1)), Numbered([film]), "all")
 
 
+def test_events_split_by_moment_with_windows_at_fixed_frames():
+    """SEVIR: events of 49 frames, windows of 13 + 12 at frames 0, 12 and 24, each event whole in the split in which it begins."""
+    begins = ["2018-06-01T10:00", "2018-12-31T23:55", "2019-01-01T00:00", "2019-07-04T12:00"]
+    films = [Film(begin, 49, np.datetime64(begin, "s") + 300 * np.arange(49)) for begin in begins]
+    splits = Splits("film", until={"train": "2019-01-01", "validation": "2019-06-01", "test": None})
+    this, reader = card((13, 12, 12), splits, time=Clock(300)), Numbered(films)
+    starts = {split: Windows(this, reader, split).index.tolist() for split in splits.names}
+    assert starts == {
+        split: [[film, start] for film in part for start in (0, 12, 24)]
+        for split, part in {"train": [0, 1], "validation": [2], "test": [3]}.items()
+    }
+    late = replace(this, splits=Splits("film", until={"train": "2018-01-01", "test": None}))
+    with pytest.raises(UserError, match="split 'train' of 'numbers' has no clip"):
+        Windows(late, reader, "train")
+
+
 @given(
     steps=st.lists(st.sampled_from([300, 300, 300, 301, 600, 900]), min_size=0, max_size=50),
     window=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),

@@ -8,12 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
-from stpredict.metrics import SCORES, RunningScore, better_direction, create_scores
+from stpredict.metrics import FURTHER_SCORES, SCORES, RunningScore, better_direction, create_scores, default_scores
 
-SPEC = FrameSpec(1, 16, 16)
+SPEC = FrameSpec(1, 16, 16, units="mm/h", z_r=(200.0, 1.6), thresholds=(0.3, 0.6))
+SINGLE = sorted((SCORES | FURTHER_SCORES).keys() - {"crps_fair"})
+"""The scores of single forecasts."""
 
 
 def films() -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,6 +32,38 @@ def test_every_name_gives_the_score_of_that_name_and_its_direction() -> None:
     assert [score.name for score in scores] == list(SCORES) == ["mse", "mae", "mse_sum", "mae_sum", "ssim", "psnr"]
     assert [better_direction(score) for score in scores] == ["lower", "lower", "lower", "lower", "higher", "higher"]
     assert [score.name for score in create_scores(["psnr", "mse", "psnr"])] == ["psnr", "mse"]
+    assert [score.name for score in create_scores(list(FURTHER_SCORES))] == list(FURTHER_SCORES)
+    assert default_scores(SPEC) == (*SCORES, "csi") and default_scores(FrameSpec(1, 16, 16)) == tuple(SCORES)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_the_number_of_a_perfect_forecast_is_the_one_that_skill_counts_on(name: str) -> None:
+    (score,) = create_scores([name])
+    _, truth = films()
+    running = RunningScore(3, score)
+    running.add(*score(truth, truth, SPEC))
+    perfect = {"psnr": math.inf, "bias": 1.0, "small_scale_power": 1.0, "log_spectral_distance": 0.0, "rank_histogram": 0.0}
+    assert running.mean() == pytest.approx(perfect.get(name, getattr(score, "perfect", None)), abs=1e-6)
+    assert hasattr(score, "perfect") == (name not in ("psnr", "bias", "small_scale_power", "log_spectral_distance"))
+
+
+def test_sums_with_more_axes_keep_their_parts() -> None:
+    class Halves:
+        name = "halves"
+
+        def value(self, totals: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            return totals[..., 0] / totals[..., 1] / weights
+
+        def summary(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.asarray(values.max(-1))
+
+    running = RunningScore(2, Halves())
+    running.add(torch.tensor([[[[6.0, 1.0], [4.0, 2.0]], [[8.0, 1.0], [9.0, 3.0]]]]), torch.full((1, 2, 1), 2.0))
+    assert running.parts_per_lead() is not None and running.parts() is not None
+    np.testing.assert_array_equal(running.parts_per_lead(), [[3, 1], [4, 1.5]])
+    np.testing.assert_array_equal(running.parts(), [14 / 2 / 4, 13 / 5 / 4])
+    assert running.per_lead().tolist() == [3, 4] and running.mean() == 1.75
+    assert RunningScore(2).parts() is None and RunningScore(2).parts_per_lead() is None
 
 
 def test_a_score_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +113,16 @@ def test_running_sums_keep_float64() -> None:
     assert running.mean() == pytest.approx((1e8 + 0.1) / 2, rel=1e-13)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 8), max_size=4), st.integers(0, 4), st.sampled_from(sorted(SCORES)))
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 8), max_size=4), st.integers(0, 4), st.sampled_from(SINGLE))
 def test_any_partition_of_the_clips_gives_the_same_numbers(cuts: list[int], first_process: int, name: str) -> None:
     (score,) = create_scores([name])
     prediction, truth = films()
-    whole = RunningScore(3)
+    whole = RunningScore(3, score)
     whole.add(*score(prediction, truth, SPEC))
 
     edges = sorted({0, 9, *cuts})
-    processes = [RunningScore(3), RunningScore(3)]
+    processes = [RunningScore(3, score), RunningScore(3, score)]
     for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         processes[int(number >= first_process)].add(*score(prediction[start:stop], truth[start:stop], SPEC))
     processes[0].merge(processes[1])

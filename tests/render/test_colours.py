@@ -8,14 +8,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stpredict.data.readers.sevir import vil_table
 from stpredict.errors import UserError
-from stpredict.render.colours import RAIN_STEPS, REFLECTIVITY_STEPS, error_colours, round_up, value_colours
-from stpredict.render.page import hatch
+from stpredict.render.colours import (
+    ACCUMULATION_STEPS,
+    PYSTEPS_STEPS,
+    RAIN_STEPS,
+    REFLECTIVITY_STEPS,
+    VIL_PIXEL_STEPS,
+    VIL_STEPS,
+    error_colours,
+    round_up,
+    value_colours,
+)
+from stpredict.render.page import UNCOVERED, hatch
+
+NAMES = ["accumulation", "gray", "pysteps", "rain", "reflectivity", "vil", "vil_pixels", "viridis"]
+CLASSES = [
+    ("auto", "mm/h", RAIN_STEPS),
+    ("safe", "mm/h", RAIN_STEPS),
+    ("pysteps", "mm/h", PYSTEPS_STEPS),
+    ("auto", "dBZ", REFLECTIVITY_STEPS),
+    ("safe", "dBZ", REFLECTIVITY_STEPS),
+    ("auto", "mm", ACCUMULATION_STEPS),
+    ("auto", "kg/m2", VIL_STEPS),
+    ("auto", "kg m-2", VIL_STEPS),
+    ("auto", "VIL, pixel value", VIL_PIXEL_STEPS),
+]
 
 
-@pytest.mark.parametrize(("units", "steps"), [("mm/h", RAIN_STEPS), ("dBZ", REFLECTIVITY_STEPS)])
-def test_a_threshold_belongs_to_the_class_above_it_and_the_number_just_below_does_not(units: str, steps: tuple[float, ...]) -> None:
-    colours = value_colours("auto", units, (0.0, 1.0))
+@pytest.mark.parametrize(("name", "units", "steps"), CLASSES)
+def test_a_threshold_belongs_to_the_class_above_it_and_the_number_just_below_does_not(
+    name: str, units: str, steps: tuple[float, ...]
+) -> None:
+    colours = value_colours(name, units, (0.0, 1.0))
     at = np.array(steps, dtype=np.float32)
     below = np.nextafter(at, np.float32(-np.inf))
     assert len(colours.colours) == len(steps) + 1
@@ -42,6 +68,44 @@ def test_reflectivity_is_the_weather_service_palette() -> None:
     assert painted[0].max() < 32
 
 
+@pytest.mark.parametrize("value", [0.08, 0.3, 1.0, 9.99, 10.0, 99.0, 100.0, 159.0, 200.0])
+def test_pysteps_classes_are_those_that_pysteps_draws(value: float) -> None:
+    visualization = pytest.importorskip("pysteps.visualization.precipfields")
+    theirs, norm, bounds, _ = visualization.get_colormap("intensity", "mm/h", "pysteps")
+    assert tuple(bounds) == PYSTEPS_STEPS
+    expected = np.array(theirs(norm(value))[:3]) * 255
+    np.testing.assert_allclose(
+        value_colours("pysteps", "mm/h", (0.0, 1.0)).paint(np.array([value], dtype=np.float32))[0], expected, atol=0.5001
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "colours"),
+    [
+        ("pysteps", (0.08, 0.2, 1.0, 12.0, 101.0, 500.0), ("9c7e94", "640064", "0064ff", "c8ff00", "e11900", "8b0000")),
+        ("accumulation", (1.0, 6.0, 15.0, 35.0, 60.0, 99.0, 300.0), ("50d0d0", "00e080", "ffff00", "ff0000", "f040ff", "8020ff", "4040ff")),
+        ("vil_pixels", (16.0, 74.0, 100.0, 133.0, 160.0, 181.0, 219.0, 254.0),
+         ("28be28", "0a4b0a", "f5f500", "edac00", "f06e00", "a00000", "e700ff", "e700ff")),
+    ],
+)  # fmt: skip
+def test_classes_have_the_colours_of_their_public_tables(name: str, values: tuple[float, ...], colours: tuple[str, ...]) -> None:
+    painted = value_colours(name, "1", (0.0, 1.0)).paint(np.array(values, dtype=np.float32))
+    assert [bytes(colour).hex() for colour in painted.tolist()] == list(colours)
+
+
+def test_classes_of_vil_are_the_same_in_pixel_values_and_in_kg_per_square_metre() -> None:
+    np.testing.assert_allclose(VIL_STEPS, [vil_table()[int(step)] for step in VIL_PIXEL_STEPS], rtol=0.03)
+
+
+@pytest.mark.parametrize("units", ["mm/h", "dBZ", "mm", "kg/m2"])
+def test_safe_colours_rise_in_lightness_by_even_steps(units: str) -> None:
+    colours = value_colours("safe", units, (0.0, 1.0)).colours
+    lightness = cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, :, 0]
+    steps = np.diff(lightness[1:])
+    assert lightness[1] - lightness[0] > 15
+    assert steps.min() > 0.6 * steps.mean() and steps.max() < 1.4 * steps.mean()
+
+
 def test_gray_is_the_nearest_of_256_levels() -> None:
     values = np.concatenate([np.arange(256) / 255, np.random.default_rng(0).uniform(-0.5, 1.5, 1000)]).astype(np.float32)
     levels = np.clip(np.round(values.astype(np.float64) * 255), 0, 255)
@@ -49,7 +113,7 @@ def test_gray_is_the_nearest_of_256_levels() -> None:
 
 
 def test_viridis_spans_the_value_range_as_in_matplotlib() -> None:
-    colours = value_colours("auto", "kg m-2", (-10.0, 30.0))
+    colours = value_colours("auto", "K", (-10.0, 30.0))
     values = np.random.default_rng(1).uniform(-15, 35, 1000).astype(np.float32)
     levels = np.clip(np.round((values.astype(np.float64) + 10) / 40 * 255), 0, 255).astype(int)
     expected = np.array(matplotlib.colormaps["viridis"].colors)[levels] * 255  # type: ignore[attr-defined]
@@ -72,7 +136,7 @@ def test_errors_of_equal_size_are_equally_light_blue_below_zero_and_red_above() 
     assert [label for _, label in colours.ticks] == ["-5", "-2.5", "0", "+2.5", "+5"]
 
 
-@pytest.mark.parametrize("name", ["gray", "rain", "reflectivity", "viridis"])
+@pytest.mark.parametrize("name", NAMES)
 def test_ticks_stand_where_their_colour_begins(name: str) -> None:
     colours = value_colours(name, "1", (0.0, 1.0))
     for value, _ in colours.ticks:
@@ -81,9 +145,9 @@ def test_ticks_stand_where_their_colour_begins(name: str) -> None:
 
 
 def test_missing_has_a_colour_that_no_map_has() -> None:
-    stripes = {tuple(colour) for colour in hatch(16, 16).reshape(-1, 3).tolist()}
-    assert len(stripes) == 2
-    for name in ("gray", "rain", "reflectivity", "viridis"):
+    stripes = {UNCOVERED, *(tuple(colour) for colour in hatch(16, 16).reshape(-1, 3).tolist())}
+    assert len(stripes) == 3
+    for name in NAMES:
         assert stripes.isdisjoint(tuple(colour) for colour in value_colours(name, "1", (0.0, 1.0)).colours.tolist())
     assert stripes.isdisjoint(tuple(colour) for colour in error_colours(1.0).colours.tolist())
 

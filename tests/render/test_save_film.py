@@ -18,7 +18,7 @@ from stpredict.errors import UserError
 from stpredict.render import Panel, save_film
 from stpredict.render.colours import RAIN_STEPS, value_colours
 from stpredict.render.layout import FilmLayout
-from stpredict.render.page import hatch
+from stpredict.render.page import UNCOVERED
 from stpredict.render.painter import make_painter
 
 Array = NDArray[Any]
@@ -228,8 +228,8 @@ def test_strip_has_a_row_for_each_panel_and_at_most_twelve_columns(tmp_path: Pat
 
 def test_missing_is_striped_and_never_looks_like_zero(tmp_path: Path) -> None:
     frames = np.zeros((2, 1, 8, 8), dtype=np.float32)
-    frames[..., :4] = np.nan
-    for units in ("1", "mm/h", "dBZ", "K"):
+    frames[0, ..., :4] = np.nan
+    for units in ("1", "mm/h", "dBZ", "mm", "kg/m2", "K"):
         path = save_film([Panel("a", frames), Panel("e", frames, "error")], tmp_path / "film.webp", units=units, context=2)
         for picture in interiors(read_pillow(path)[0][0], OBSERVED):
             missing, zero = picture[:, :128].reshape(-1, 3), picture[:, 128:].reshape(-1, 3)
@@ -243,7 +243,7 @@ def test_a_frame_that_is_missing_altogether_says_so_in_words() -> None:
     frames[1] = 0.5
     painter = make_painter([Panel("a", frames)], "1", (0.0, 1.0), "auto", 4, "north")
     picture = painter.paint(Panel("a", frames), 0)
-    different = (picture != hatch(256, 256)).any(axis=-1)
+    different = (picture != UNCOVERED).any(axis=-1)
     rows, columns = np.nonzero(different)
     assert 0.02 < different.mean() < 0.2
     assert abs(rows.mean() - 127.5) < 3 and abs(columns.mean() - 127.5) < 3

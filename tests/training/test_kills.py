@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import yaml
 
-from stpredict.checkpoint import checkpoints
+from stpredict.checkpoint import Checkpoint, checkpoints
 from stpredict.training.run import Log
 
 KILLS = 30
@@ -42,7 +41,7 @@ def start(*words: object) -> subprocess.Popen[bytes]:
 
 def end_of(folder: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
     """Return the bytes of the last checkpoint's tensors - weights, optimiser, average - and the log without its times."""
-    tensors = safetensors.torch.load_file(checkpoints(folder / "checkpoints")[-1])
+    tensors = Checkpoint.load(checkpoints(folder / "checkpoints")[-1]).tensors()
     with (folder / "log.csv").open() as file:
         rows = [{name: value for name, value in row.items() if name not in Log.TIMING} for row in csv.DictReader(file)]
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}, rows

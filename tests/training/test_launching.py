@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 import torch.distributed
 import yaml
 
-from stpredict.checkpoint import checkpoints
+from stpredict.checkpoint import Checkpoint, checkpoints
 from stpredict.cli.main import main
 from stpredict.processes import _agree
 
@@ -65,7 +64,8 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
 
 
 def state(folder: Path) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in safetensors.torch.load_file(checkpoints(folder / "checkpoints")[-1]).items()}
+    tensors = Checkpoint.load(checkpoints(folder / "checkpoints")[-1]).tensors()
+    return {name: value.numpy().tobytes() for name, value in tensors.items()}
 
 
 def wait_for_rows(folder: Path, rows: int, process: subprocess.Popen[str]) -> None:

@@ -44,9 +44,11 @@ def tiny(folder: Path, **changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def state(folder: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
-    """Return the bytes of the newest checkpoint's tensors, and the log without its times."""
-    newest = checkpoints(folder / "checkpoints")[-1]
-    tensors = {name: tensor.numpy().tobytes() for name, tensor in safetensors.torch.load_file(newest).items()}
+    """Return the bytes of the newest checkpoint's tensors with its facts, and the log; both without times."""
+    checkpoint = Checkpoint.load(checkpoints(folder / "checkpoints")[-1])
+    tensors = {name: tensor.numpy().tobytes() for name, tensor in checkpoint.tensors().items()}
+    del checkpoint.facts["state"]["seconds"]
+    tensors["facts"] = repr((checkpoint.step, checkpoint.best, sorted(checkpoint.facts.items()))).encode()
     with (folder / "log.csv").open() as file:
         rows = [{name: value for name, value in row.items() if name not in Log.TIMING} for row in csv.DictReader(file)]
     return tensors, rows

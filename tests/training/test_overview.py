@@ -152,12 +152,6 @@ def test_a_run_that_a_process_holds_is_running_and_stays_held(copied: Path) -> N
     assert only(copied).state == "done"
 
 
-def test_continuations_add_up(copied: Path) -> None:
-    lines = [f"{step},{seconds}" for step, seconds in [(1, 4.0), (2, 9.5), (3, 2.0), (4, 6.0), (5, 1.25)]]
-    (copied / "log.csv").write_text("\n".join(["step,seconds", *lines]) + "\n")
-    assert only(copied).seconds == 9.5 + 6.0 + 1.25
-
-
 @pytest.mark.parametrize(
     ("name", "content", "state", "problem"),
     [

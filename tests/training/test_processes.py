@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 import yaml
 
+from stpredict.checkpoint import Checkpoint
+
 CONFIG: dict[str, Any] = {
     "data": {
         "card": "moving_digits",
@@ -84,7 +86,7 @@ def test_several_processes_go_on_with_the_same_bits(tmp_path: Path, count: int) 
     run(halves, count, "--trainer.max_steps=5")
     launch("resume", halves, count, "--trainer.max_steps=10")
     assert column(halves, "loss") == column(whole, "loss") and len(column(whole, "loss")) == 10
-    first, second = (safetensors.torch.load_file(folder / "checkpoints" / "step-00000010.safetensors") for folder in (whole, halves))
+    first, second = (Checkpoint.load(folder / "checkpoints" / "step-00000010.safetensors").tensors() for folder in (whole, halves))
     assert all(torch.equal(first[key], second[key]) for key in first) and first.keys() == second.keys()
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stpredict.checkpoint import Checkpoint, checkpoints
+from stpredict.data.loader import TrainingOrder, batches
+from stpredict.draws import Draws
 from stpredict.errors import UserError
 from stpredict.networks import create_network
+from stpredict.predictor import load_predictor
 from stpredict.processes import Processes
+from stpredict.sampling import draw_truth
 from stpredict.training import Run, make_settings, resume, train
 from stpredict.training.rehearsal import rehearse
+from stpredict.training.schedules import learning_rate
+from stpredict.training.settings import OptimizerSettings
 from stpredict.training.state import State
 from stpredict.training.work import make_work
 
@@ -184,6 +194,10 @@ def test_augmented_runs_differ_and_repeat(tmp_path: Path) -> None:
         ("trainer", "accumulate", 0),
         ("trainer", "devices", 0),
         ("trainer", "milestone_every", -1),
+        ("trainer", "truncate", 0),
+        ("optimizer", "plateau_patience", 0),
+        ("optimizer", "plateau_factor", 1.0),
+        ("optimizer", "schedule", "plateau"),
         ("trainer", "precision", "fp8"),
         ("data", "augment", ["mirror"]),
     ],
@@ -217,3 +231,84 @@ def test_a_rehearsal_says_what_a_run_takes_and_writes_nothing(tmp_path: Path, mo
     weights = sum(weight.numel() for weight in make_work(settings, Processes()).network.parameters())
     assert f"predrnn_v2, {weights:,} parameters" in told and "4,000 steps" in told and "1 x 32 x 32" in told
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("over", ["all", "future"])
+def test_a_truncated_step_is_the_whole_one_where_no_gradient_is_cut(over: str, tmp_path: Path) -> None:
+    for name, truncate in (("whole", None), ("long", 4), ("short", 1)):
+        run(tmp_path / name, loss={"over": over}, trainer={"truncate": truncate})
+    whole, long, short = (weights(tmp_path / name, 4) for name in ("whole", "long", "short"))
+    assert all(torch.equal(whole[name], long[name]) for name in whole)
+    assert any(not torch.equal(whole[name], short[name]) for name in whole)
+    losses = [column(tmp_path / name, "loss") for name in ("whole", "short")]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6), "a first step's loss is of the same predictions"
+    assert losses[0][-1] != pytest.approx(losses[1][-1], rel=1e-6)
+
+
+def test_what_takes_no_steps_has_none_to_cut(tmp_path: Path) -> None:
+    settings = tiny(tmp_path / "run", trainer={"truncate": 2})
+    settings["network"] = {"name": "simvp", "hidden": [4, 8], "layers": [2, 2]}
+    with pytest.raises(UserError, match=r"trainer\.truncate is for networks that take steps, and simvp forecasts at once"):
+        make_work(make_settings(settings), Processes())
+
+
+def test_a_reversed_pass_is_an_update_of_its_own(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"data": {"reversed_pass": True}, "trainer": {"max_steps": 1}, "optimizer": {"momentum": 0.0}}
+    run(tmp_path / "run", **changes)
+    work = make_work(make_settings(tiny(tmp_path / "other", **changes)), Processes())
+    batch = next(batches(work.clips, TrainingOrder(work.clips, 0, range(1), 5), 0))
+    truth, valid = work.clips.spec.scale(batch.physical(work.clips.packing, "cpu"))
+    assert valid.all()
+    use_truth = draw_truth(work.schedule, 1, Draws(0, 0, tuple(range(5))), 3, 2)
+    losses = []
+    for clips in (truth, truth.flip(1)):
+        work.network.zero_grad()
+        predictions, penalty = work.along(clips, 3, 2, use_truth)
+        loss = (predictions - clips[:, 1:]).square().mean() + penalty.mean()
+        loss.backward()
+        losses.append(loss.item())
+        with torch.no_grad():
+            for weight in work.network.parameters():
+                weight -= 0.5 * weight.grad
+    after = weights(tmp_path / "run", 1)
+    for name, weight in work.network.named_parameters():
+        torch.testing.assert_close(after[name], weight.detach(), rtol=1e-5, atol=1e-7)
+    assert column(tmp_path / "run", "loss") == pytest.approx([sum(losses) / 2], rel=1e-6)
+
+
+@given(st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0, math.nan]), max_size=30), st.integers(1, 4))
+def test_a_plateau_is_that_of_torch(scores: list[float], patience: int) -> None:
+    scores = [5.0, *scores]
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience - 1, threshold=0.0, eps=0.0)
+    state, settings = State(), OptimizerSettings(learning_rate=1.0, schedule="plateau", plateau_patience=patience, plateau_factor=0.5)
+    for score in scores:
+        state.is_best(score, patience)
+        reference.step(score)
+        assert learning_rate(settings, 0, 100, state.reductions) == optimizer.param_groups[0]["lr"]
+
+
+def test_a_plateau_reduces_the_rate_also_across_a_continuation(tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 1e-30, "schedule": "plateau", "plateau_patience": 2, "plateau_factor": 0.5}
+    trainer = {"max_steps": 8, "validate_every": 1}
+    run(tmp_path / "whole", optimizer=optimizer, trainer=trainer)
+    rates = column(tmp_path / "whole", "learning_rate")
+    assert rates == [1e-30 * 0.5**number for number in (0, 0, 0, 1, 1, 2, 2, 3)]
+    run(tmp_path / "parts", optimizer=optimizer, trainer=trainer | {"max_steps": 4})
+    resume(tmp_path / "parts", ["--trainer.max_steps=8"], progress=False)
+    assert column(tmp_path / "parts", "learning_rate") == rates
+    seconds = column(tmp_path / "parts", "seconds")
+    assert len(seconds) == 8 and all(earlier < later for earlier, later in itertools.pairwise(seconds)), "the clock goes on as well"
+
+
+def test_random_crops_train_and_whole_frames_validate(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"data": {"random_crop": [16, 20]}, "trainer": {"max_steps": 2, "validate_every": 2}}
+    run(tmp_path / "crop", **changes)
+    run(tmp_path / "whole", trainer=changes["trainer"])
+    assert column(tmp_path / "crop", "loss")[0] != column(tmp_path / "whole", "loss")[0]
+    assert load_predictor(tmp_path / "crop").spec.shape == (1, 32, 32)
+    bound = tiny(tmp_path / "bound", **changes)
+    bound["network"] = {**bound["network"], "norm": "layer"}
+    with pytest.raises(UserError, match="pixels"):
+        make_work(make_settings(bound), Processes())

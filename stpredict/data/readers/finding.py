@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from stpredict.data.index import LEAST_FILES, HeaderIndex
 from stpredict.errors import UserError
 
 T = TypeVar("T")
@@ -64,6 +65,31 @@ def find_files(root: Path, patterns: Sequence[str], leave_out: Sequence[str] = (
     return sorted(found, key=lambda path: natural_key(name_below(root, path)))
 
 
+class SourceFile(NamedTuple):
+    """A file of an archive, and what changes when it does."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+def list_sources(root: Path, but: Collection[Path] = ()) -> list[SourceFile]:
+    """Return all files of an archive but hidden ones and those of ``but``, in order of name."""
+    if root.is_file():
+        about = root.stat()
+        return [SourceFile(root.name, about.st_size, about.st_mtime_ns)]
+    left_out = {path.resolve() for path in but}
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            if not name.startswith(".") and path.is_file() and path.resolve() not in left_out:
+                about = path.stat()
+                found.append(SourceFile(name_below(root, path), about.st_size, about.st_mtime_ns))
+    return sorted(found)
+
+
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -73,18 +99,31 @@ def name_below(root: Path, path: Path) -> str:
     return path.resolve().name if path == root else path.relative_to(root).as_posix()
 
 
-def inspect_each(root: Path, paths: Sequence[Path], inspect: Callable[[Path], T]) -> list[T]:
+def inspect_each(
+    root: Path, paths: Sequence[Path], inspect: Callable[[Path], T], cache: type[T] | None = None, depends: object = None
+) -> list[T]:
     """Return what ``inspect`` says of each file.
+
+    Args:
+        root: of the archive.
+        paths: of its files.
+        inspect: looks at a file.
+        cache: the type of what ``inspect`` returns, a dataclass of plain values or one of these, if it may be kept
+            (:mod:`stpredict.data.index`): that is, if it depends on the file alone, and on
+        depends: plain settings.
 
     Raises:
         BadFiles: it raised UserError for some of them.
     """
+    index = HeaderIndex(root, inspect, cache, depends) if cache is not None and len(paths) >= LEAST_FILES else None
     results, bad = [], {}
     for path in paths:
         try:
-            results.append(inspect(path))
+            results.append(inspect(path) if index is None else index.look(path))
         except UserError as error:
             bad[name_below(root, path)] = str(error)
+    if index is not None:
+        index.save(len(paths))
     if bad:
         raise BadFiles(bad)
     return results
@@ -113,7 +152,7 @@ def naming(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
     except UserError:
         raise
     except errors as error:
-        if type(error) in (FileNotFoundError, PermissionError):  # the system's own, which are sentences already
-            raise
+        if isinstance(error, FileNotFoundError | PermissionError) and error.errno is not None:
+            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None  # HDF5's own names no file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"'{path}' is damaged or is no {kind} ({reason}); get it again or leave it out") from None

@@ -15,9 +15,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stpredict.data.clips import Film, Reader
+from stpredict.data.clips import Reader
 from stpredict.data.readers import hdf5
-from stpredict.data.readers.finding import BadFiles, find_files, inspect_each, name_below, refuse_different
+from stpredict.data.readers.finding import find_files, inspect_each, refuse_different
+from stpredict.data.readers.ordering import order_films
+from stpredict.data.readers.projections import in_metres
+from stpredict.data.readers.scaling import is_sound
 from stpredict.errors import UserError
 from stpredict.frames import Grid, Packing
 
@@ -25,6 +28,7 @@ _IMAGE = "image1/image_data"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FORMULA = re.compile(rf"GEO\s*=\s*({_NUMBER})\s*\*\s*PV(?:\s*(?=[+-])\+?\s*({_NUMBER}))?", re.ASCII)
 _MOMENT = re.compile(r"(\d\d)-([A-Z]{3})-(\d{4});(\d\d):(\d\d):(\d\d)(?:\.\d+)?", re.ASCII)
+_LENGTHS = {"KM,KM": 1000.0, "M,M": 1.0}
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
@@ -51,7 +55,7 @@ class Knmi(Reader):
     """Reads KNMI's accumulations as one film of rain rates in mm/h, ordered by the end of the accumulation.
 
     The scale, the codes for missing and outside of the image, the length of the accumulation, the projection and the corners
-    are those of the files. Row 0 is north. The projection's axes ``+a`` and ``+b`` are in km, so the corners are too.
+    are those of the files. Row 0 is north. Where the files give lengths in km, axes of the Earth too, the grid has metres.
 
     Args:
         root: a folder, searched with all its folders, or one file.
@@ -64,20 +68,15 @@ class Knmi(Reader):
 
     def __init__(self, root: Path, *, files: str = "RAD_NL25_RAP_5min_*.h5", leave_out: Sequence[str] = ()) -> None:
         paths = find_files(root, [files], leave_out)
-        headers = inspect_each(root, paths, _read_header)
+        headers = inspect_each(root, paths, _read_header, cache=_Header)
         refuse_different(root, paths, [header.kind for header in headers])
-        ends = np.array([header.end for header in headers], dtype="datetime64[s]")
-        order = np.argsort(ends, kind="stable")
-        self._paths = [paths[number] for number in order]
-        times = ends[order]
-        _refuse_one_time(root, self._paths, times)
+        self.films, (self._paths,) = order_films(root, paths, [header.end for header in headers], "one")
 
         first = headers[0]
-        self.films = [Film(name_below(root, root), len(times), times)]
         self.channels, self.height, self.width = 1, first.height, first.width
         per_hour = 3600 / first.seconds
         self.packing = Packing(first.scale * per_hour, first.offset * per_hour, first.missing)
-        self.facts = {"units": "mm/h", "time_step": float(first.seconds), "grid": first.grid}
+        self.facts = {"units": "mm/h", "time_step": float(first.seconds), "grid": first.grid, "period": float(first.seconds)}
 
     def read(self, film: int, positions: range) -> NDArray[np.uint16]:
         """Return packed frames ``(T, 1, H, W)``."""
@@ -91,16 +90,6 @@ class Knmi(Reader):
         return frames
 
 
-def _refuse_one_time(root: Path, paths: Sequence[Path], times: NDArray[np.datetime64]) -> None:
-    again = [number for number in range(1, len(times)) if times[number] == times[number - 1]]
-    bad = {
-        name_below(root, paths[number]): f"'{paths[number - 1]}' and '{paths[number]}' are of the same time, {times[number]}; keep one"
-        for number in again
-    }
-    if bad:
-        raise BadFiles(bad)
-
-
 def _read_header(path: Path) -> _Header:
     with hdf5.open_file(path) as file:
         image = hdf5.dataset(file, _IMAGE)
@@ -111,6 +100,8 @@ def _read_header(path: Path) -> _Header:
             raise UserError(f"'{path}' holds {quantity}, not ACCUMULATED_PRECIPITATION_[MM]")
         calibration = hdf5.member(file, "image1/calibration")
         scale, offset = _parse_formula(path, _text(calibration, "calibration_formulas"))
+        if not is_sound(scale, offset, image.dtype):
+            raise UserError(f"'{path}' has {scale:g} mm a unit from {offset:g} mm, by which nothing can be unpacked")
         codes = {_number(calibration, "calibration_missing_data"), _number(calibration, "calibration_out_of_image")}
         overview = hdf5.member(file, "overview")
         start = _parse_moment(path, _text(overview, "product_datetime_start"))
@@ -142,18 +133,24 @@ def _parse_moment(path: Path, text: str) -> np.datetime64:
 
 def _grid(file: h5py.File, height: int, width: int) -> Grid:
     geographic = hdf5.member(file, "geographic")
-    dx, dy = _number(geographic, "geo_pixel_size_x"), _number(geographic, "geo_pixel_size_y")
+    unit = _LENGTHS.get(_text(geographic, "geo_dim_pixel"))
+    if unit is None:
+        raise UserError(f"'{file.filename}' has pixels in units of '{_text(geographic, 'geo_dim_pixel')}', not in KM,KM or M,M")
+    dx, dy = (unit * _number(geographic, f"geo_pixel_size_{axis}") for axis in "xy")
     left, top = _number(geographic, "geo_column_offset") * dx, _number(geographic, "geo_row_offset") * dy
     if dx <= 0 or dy >= 0:
-        raise UserError(f"'{file.filename}' has pixels of {dx} x {dy}; row 0 is expected in the north, column 0 in the west")
+        raise UserError(f"'{file.filename}' has pixels of {dx} x {dy} m; row 0 is expected in the north, column 0 in the west")
     projection = _text(hdf5.member(file, "geographic/map_projection"), "projection_proj4_params")
-    return Grid(projection, (left, top + height * dy, left + width * dx, top), "north")
+    return Grid(in_metres(projection), (left, top + height * dy, left + width * dx, top), "north")
 
 
 def _attribute(group: h5py.Group | h5py.Dataset, name: str) -> Any:
     if name not in group.attrs:
         raise UserError(f"'{group.file.filename}' has no attribute '{name}' in '{group.name}': it is no KNMI radar file")
-    return np.asarray(group.attrs[name]).reshape(-1)[0]
+    values = np.asarray(group.attrs[name]).reshape(-1)
+    if not values.size:
+        raise UserError(f"'{group.file.filename}' has an empty attribute '{name}' in '{group.name}'; get it again or leave it out")
+    return values[0]
 
 
 def _text(group: h5py.Group | h5py.Dataset, name: str) -> str:

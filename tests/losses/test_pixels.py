@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from stpredict.errors import UserError
-from stpredict.losses import L1, L2, L1AndL2, make_loss
+from stpredict.frames import FrameSpec
+from stpredict.losses import make_loss
+from stpredict.losses.pixels import L1, L2, L1AndL2
 
 PREDICTIONS = torch.tensor([1.0, 2.0, -1.0, 5.0]).reshape(1, 1, 1, 1, 4)
 TARGETS = torch.tensor([0.0, 4.0, 2.0, math.nan]).reshape(1, 1, 1, 1, 4)
+SPEC = FrameSpec(1, 1, 4)
 VALID = torch.tensor([True, True, True, False]).reshape(1, 1, 1, 1, 4)
 
 
@@ -30,8 +33,8 @@ def test_missing_pixels_have_no_gradient(loss: L2) -> None:
 
 
 def test_make_loss_by_name() -> None:
-    assert make_loss({"name": "l1+l2", "l2": 0.5}) == L1AndL2(1.0, 0.5)
+    assert make_loss({"name": "l1+l2", "l2": 0.5}, SPEC) == L1AndL2(1.0, 0.5)
     with pytest.raises(UserError, match="did you mean 'l2'"):
-        make_loss({"name": "l22"})
+        make_loss({"name": "l22"}, SPEC)
     with pytest.raises(UserError, match="l3"):
-        make_loss({"name": "l1+l2", "l3": 1.0})
+        make_loss({"name": "l1+l2", "l3": 1.0}, SPEC)

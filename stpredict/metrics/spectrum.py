@@ -1,0 +1,89 @@
+"""Power spectra: how much of the truth's detail of each size a forecast has. What a blurred forecast lacks shows here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stpredict.frames import FrameSpec
+from stpredict.metrics.pixels import scored_frames
+from stpredict.metrics.running import Numbers
+
+SMALL = 8.0
+"""Wavelength in pixels up to which detail counts as small: blurring begins there."""
+
+
+def radial_spectrum(fields: Tensor) -> Tensor:
+    """Return the radially averaged power spectral density ``(..., K)`` of fields ``(..., H, W)`` without missing pixels, float64.
+
+    It is ``|FFT|^2 / (H W)``, averaged over the coefficients whose distance from the origin, rounded, is the wavenumber
+    0, 1, ..., K-1; K is half the longer side, rounded up. Wavenumbers count waves along the side of a square frame; the axes of other
+    frames are counted alike. Equals ``pysteps.utils.spectral.rapsd``.
+    """
+    height, width = fields.shape[-2:]
+    power = torch.fft.fft2(fields.double()).abs().square() / (height * width)
+    rows, columns = (torch.fft.fftfreq(side, 1.0 / side, dtype=torch.float64, device=fields.device) for side in (height, width))
+    radius = torch.sqrt(rows[:, None].square() + columns.square()).round().long().flatten()
+    length = (max(height, width) + 1) // 2
+    inside = radius < length
+    radius = radius[inside]
+    sums = torch.zeros(*fields.shape[:-2], length, dtype=torch.float64, device=fields.device)
+    sums.index_add_(-1, radius, power.flatten(-2)[..., inside])
+    return sums / torch.bincount(radius, minlength=length)
+
+
+def spectra(prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the spectra of forecast and truth, ``(B, T, K)``, mean over channels and 0 for a frame without a valid pixel, and 1 or 0.
+
+    Pixels that are missing in the truth are set to the spec's fill in both.
+    """
+    valid = ~torch.isnan(truth)
+    scored = scored_frames(valid)
+    powers = [radial_spectrum(torch.where(valid, field, spec.fill)).mean(2) for field in (prediction, truth)]
+    first, second = (torch.where(scored[..., None] > 0, power, 0.0) for power in powers)
+    return first, second, scored
+
+
+class LogSpectralDistance:
+    """How far the mean spectrum of the forecasts is from that of the truth: root mean square over wavenumbers, in dB; 0 is perfect.
+
+    Its numbers by wavenumber are ``10 log10`` of the forecasts' mean power over the truth's: below 0 the forecast is too smooth there.
+    Wavenumber 0, the mean, is left out.
+    """
+
+    name = "log_spectral_distance"
+    better = "lower"
+
+    def parts(self, spec: FrameSpec) -> tuple[str, ...]:
+        """Return the wavenumbers."""
+        return tuple(str(number) for number in range(1, (max(spec.height, spec.width) + 1) // 2))
+
+    def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
+        """Return the spectra of forecast and truth ``(B, T, K - 1, 2)``, and 1 for each frame ``(B, T, 1)``."""
+        first, second, scored = spectra(prediction, truth, spec)
+        return torch.stack([first, second], -1)[:, :, 1:], scored[..., None]
+
+    def value(self, totals: Numbers, weights: Numbers) -> Numbers:
+        """Return the ratio of powers in dB, ``(..., K - 1)``."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(weights > 0, 10.0 * np.log10(totals[..., 0] / totals[..., 1]), np.nan)
+
+    def summary(self, values: Numbers) -> Numbers:
+        """Return the root mean square over wavenumbers."""
+        root: Numbers = np.sqrt(np.square(values).mean(-1))
+        return root
+
+
+class SmallScalePower:
+    """The forecast's power over the truth's at wavelengths up to 8 pixels; 1 is right, less is blurred, more is noisy."""
+
+    name = "small_scale_power"
+
+    def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
+        """Return the power of forecast and truth in the small scales of each frame."""
+        first, second, _ = spectra(prediction, truth, spec)
+        start = math.ceil(max(truth.shape[-2:]) / SMALL)
+        return first[..., start:].sum(-1), second[..., start:].sum(-1)
