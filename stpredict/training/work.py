@@ -107,8 +107,11 @@ def make_work(settings: Settings, processes: Processes) -> Work:
     loss_settings = {key: value for key, value in settings.loss.items() if key != "over"}
     settings = _tell_known(settings, clips)
     network = _make_network(settings, clips).to(device)
-    if settings.trainer.truncate is not None and isinstance(network, DirectNetwork):
-        raise UserError(f"trainer.truncate is for networks that take steps, and {settings.network['name']} forecasts at once: leave it out")
+    if isinstance(network, DirectNetwork):
+        for name in ("truncate", "recompute"):
+            if getattr(settings.trainer, name):
+                told = f"trainer.{name} is for networks that take steps"
+                raise UserError(f"{told}, and {settings.network['name']} forecasts at once: leave it out")
     if settings.data.random_crop is not None and isinstance(network, RecurrentNetwork):
         network.initial_state(1, *(-(-side // network.patch_size) * network.patch_size for side in settings.data.random_crop))  # or refuse
     return Work(

@@ -245,10 +245,11 @@ def test_a_truncated_step_is_the_whole_one_where_no_gradient_is_cut(over: str, t
     assert losses[0][-1] != pytest.approx(losses[1][-1], rel=1e-6)
 
 
-def test_what_takes_no_steps_has_none_to_cut(tmp_path: Path) -> None:
-    settings = tiny(tmp_path / "run", trainer={"truncate": 2})
+@pytest.mark.parametrize(("name", "value"), [("truncate", 2), ("recompute", True)])
+def test_what_takes_no_steps_has_none_to_cut_or_to_take_again(name: str, value: Any, tmp_path: Path) -> None:
+    settings = tiny(tmp_path / "run", trainer={name: value})
     settings["network"] = {"name": "simvp", "hidden": [4, 8], "layers": [2, 2]}
-    with pytest.raises(UserError, match=r"trainer\.truncate is for networks that take steps, and simvp forecasts at once"):
+    with pytest.raises(UserError, match=rf"trainer\.{name} is for networks that take steps, and simvp forecasts at once"):
         make_work(make_settings(settings), Processes())
 
 

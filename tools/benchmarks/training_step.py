@@ -20,11 +20,13 @@ from benchmarks.memory import PeakMemory
 from benchmarks.networks import SIZES, network_section
 from benchmarks.noise import with_noise
 from benchmarks.timing import Row, seconds_of
+from stpredict import extensions
 from stpredict.costs import measure_costs
 from stpredict.data.loader import collate
 from stpredict.devices import choose_device
 from stpredict.errors import UserError
 from stpredict.files import shipped_names
+from stpredict.networks import NETWORKS, DirectNetwork
 from stpredict.processes import Processes
 from stpredict.training import load_settings
 from stpredict.training.settings import Settings, make_settings
@@ -66,6 +68,8 @@ def _asked(options: argparse.Namespace) -> Iterator[Settings]:
     """Yield the settings of every step that is asked for."""
     wanted = [_of_config(name, options) for name in _named(options.config)] if options.config else _of_networks(options)
     for settings, precision, recompute in itertools.product(wanted, options.precision, options.recompute):
+        if recompute == "on" and _takes_no_steps(settings):
+            continue
         trainer = replace(
             settings.trainer,
             device=options.device,
@@ -76,6 +80,12 @@ def _asked(options: argparse.Namespace) -> Iterator[Settings]:
             devices=1,
         )
         yield replace(settings, trainer=trainer)
+
+
+def _takes_no_steps(settings: Settings) -> bool:
+    """Whether a network forecasts at once, so that there is nothing in time to recompute."""
+    kind = extensions.find("networks", settings.network["name"], NETWORKS)
+    return isinstance(kind, type) and issubclass(kind, DirectNetwork)
 
 
 def _named(words: list[str]) -> list[str]:
