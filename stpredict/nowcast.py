@@ -167,16 +167,13 @@ def _compose(
     several = ensemble.members is not None or len(predictors) > 1
     per_predictor = len(forecasts[0])
     members = [name if per_predictor == 1 else f"{name} {number + 1}" for name in names for number in range(per_predictor)]
-    times, spec = None, newest.spec
-    if newest.clip.times is not None and spec.time_step is not None:
-        step = np.timedelta64(round(spec.time_step), "s")
-        times = np.concatenate([newest.clip.times, newest.clip.times[-1] + step * np.arange(1, horizon + 1)]).astype("datetime64[s]")
+    spec = newest.spec
     return Nowcast(
         predictor=" + ".join(names),
         spec=spec,
         observed=seen,
         forecast=np.concatenate(forecasts) if several else forecasts[0][0],
-        times=times,
+        times=newest.times(horizon),
         source=str(source),
         film=newest.clip.name,
         filled=newest.filled,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from stpredict.data.card import Card, read_card
 from stpredict.data.newest import FILLING
 from stpredict.errors import UserError, nearest
 from stpredict.products import choose_format, write_product
+from stpredict.signals import Stop, stop_on
 from stpredict.watching_arrivals import Arrivals
 from stpredict.watching_maker import Maker
 from stpredict.watching_record import Cycle, Record, label, stamp
@@ -126,7 +126,7 @@ def watch(
     asked = None if card is None else read_card(card)
     record, result = Record(out, ending), Watched()
     try:
-        with _stop_signals() as stop, record.hold(), Worker(predictor, allow=list(allow), device=device) as worker:
+        with stop_on(signal.SIGINT, signal.SIGTERM) as stop, record.hold(), Worker(predictor, allow=list(allow), device=device) as worker:
             about = worker.describe()
             chosen = asked or about.card
             if chosen is None or chosen.reader is None:
@@ -140,33 +140,6 @@ def watch(
     return result
 
 
-class _Stop:
-    """Whether a signal has asked to end; a second one ends at once."""
-
-    asked = False
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Take SIGINT and SIGTERM as a wish to end, while the body runs in the main thread."""
-    stop = _Stop()
-    try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # signals belong to the main thread
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @dataclass
 class _Watch:
     """Cycles, one after another."""
@@ -174,7 +147,7 @@ class _Watch:
     maker: Maker
     record: Record
     clock: Clock
-    stop: _Stop
+    stop: Stop
     result: Watched
     institution: str
     deadline: float | None

@@ -62,11 +62,14 @@ class Newest:
         """Return what is known of these frames and of those that follow, ``(K + horizon, K', H, W)``, or None."""
         if self.known is None:
             return None
-        times = self.clip.times
-        if times is not None and self.spec.time_step is not None:
-            step = np.timedelta64(round(self.spec.time_step), "s")
-            times = np.concatenate([times, times[-1] + step * np.arange(1, horizon + 1)])
-        return torch.from_numpy(self.known.frames(times, len(self.clip.frames) + horizon))
+        return torch.from_numpy(self.known.frames(self.times(horizon), len(self.clip.frames) + horizon))
+
+    def times(self, horizon: int) -> NDArray[np.datetime64] | None:
+        """Return the times of these frames and of those that follow, ``(K + horizon,)`` datetime64[s]; None without a clock."""
+        if self.clip.times is None or self.spec.time_step is None:
+            return None
+        step = np.timedelta64(round(self.spec.time_step), "s")
+        return np.concatenate([self.clip.times, self.clip.times[-1] + step * np.arange(1, horizon + 1)]).astype("datetime64[s]")
 
 
 class _Slot(NamedTuple):

@@ -76,16 +76,16 @@ def write_odim(
     with whole_file(path) as temporary:
         refuse_full_disk(temporary, codes.nbytes + _ROOM)
         with h5py.File(temporary, "w") as file:
-            _set(file, {"Conventions": "ODIM_H5/V2_3"})
+            set_attributes(file, Conventions="ODIM_H5/V2_3")
             nominal = {"date": f"{time:%Y%m%d}", "time": f"{time:%H%M%S}"}
-            _set(file.create_group("what"), {"object": "COMP", "version": "H5rad 2.3", **nominal, "source": source})
-            _set(file.create_group("where"), where)
+            set_attributes(file.create_group("what"), object="COMP", version="H5rad 2.3", **nominal, source=source)
+            set_attributes(file.create_group("where"), **where)
             dataset = file.create_group("dataset1")
             span = {f"{end}{part}": f"{moment:{form}}" for end, moment in (("start", start), ("end", time)) for part, form in _PARTS}
-            _set(dataset.create_group("what"), {"product": "COMP", **span})
-            _set(dataset.create_group("data1/what"), {"quantity": quantity, **packing})
+            set_attributes(dataset.create_group("what"), product="COMP", **span)
+            set_attributes(dataset.create_group("data1/what"), quantity=quantity, **packing)
             data = dataset.create_dataset("data1/data", data=codes, chunks=codes.shape, compression="gzip", compression_opts=6)
-            _set(data, {"CLASS": "IMAGE", "IMAGE_VERSION": "1.2"})
+            set_attributes(data, CLASS="IMAGE", IMAGE_VERSION="1.2")
 
 
 _PARTS = (("date", "%Y%m%d"), ("time", "%H%M%S"))
@@ -104,7 +104,8 @@ def _where(grid: Grid, height: int, width: int) -> dict[str, Any]:
     return where
 
 
-def _set(item: h5py.Group | h5py.Dataset, attributes: dict[str, Any]) -> None:
+def set_attributes(item: h5py.Group | h5py.Dataset, **attributes: Any) -> None:
+    """Set attributes as ODIM_H5 has them: a text of a fixed length and ended by a zero, where h5py's own texts are padded."""
     for name, value in attributes.items():
         if isinstance(value, str):
             _set_text(item, name, value.encode("ascii", "replace"))
@@ -113,7 +114,6 @@ def _set(item: h5py.Group | h5py.Dataset, attributes: dict[str, Any]) -> None:
 
 
 def _set_text(item: h5py.Group | h5py.Dataset, name: str, text: bytes) -> None:
-    """Write a text as ODIM_H5 has it, of a fixed length and ended by a zero; h5py's own texts are padded."""
     kind = h5py.h5t.C_S1.copy()
     kind.set_size(len(text) + 1)
     kind.set_strpad(h5py.h5t.STR_NULLTERM)

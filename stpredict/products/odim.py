@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stpredict
+from stpredict.data.odim_files import set_attributes
 from stpredict.errors import UserError
 from stpredict.files import refuse_full_disk, whole_file
 from stpredict.products.contents import Nowcast
@@ -79,8 +80,8 @@ def _write_head(file: h5py.File, nowcast: Nowcast, places: Places) -> None:
     institution = str(nowcast.facts.get("institution", ""))
     date, time = _moment(nowcast.observed_times[-1])
     source = f"CMT:{institution or 'stpredict'}"
-    _set(file, Conventions="ODIM_H5/V2_3")
-    _set(file.create_group("what"), object="COMP", version="H5rad 2.3", date=date, time=time, source=source)
+    set_attributes(file, Conventions="ODIM_H5/V2_3")
+    set_attributes(file.create_group("what"), object="COMP", version="H5rad 2.3", date=date, time=time, source=source)
     left, bottom, right, top = places.corners
     corners = {"LL": (left, bottom), "UL": (left, top), "UR": (right, top), "LR": (right, bottom)}
     where: dict[str, Any] = {"projdef": places.proj4}
@@ -88,10 +89,10 @@ def _write_head(file: h5py.File, nowcast: Nowcast, places: Places) -> None:
     where |= {"xscale": (right - left) / len(places.x), "yscale": (top - bottom) / len(places.y)}
     for name, corner in corners.items():
         where[f"{name}_lon"], where[f"{name}_lat"] = (float(angle) for angle in places.to_degrees(*corner))
-    _set(file.create_group("where"), **where)
+    set_attributes(file.create_group("where"), **where)
     hashes = "; ".join(nowcast.facts.get("hashes", {}).values())
     how = {"software": "stpredict", "sw_version": stpredict.__version__, "comment": f"Forecast by {nowcast.predictor} {hashes}".strip()}
-    _set(file.create_group("how"), **how, input=nowcast.source, observed=nowcast.used())
+    set_attributes(file.create_group("how"), **how, input=nowcast.source, observed=nowcast.used())
 
 
 def _write_lead(group: h5py.Group, nowcast: Nowcast, lead: int, packed: NDArray[np.uint16], gain: float) -> None:
@@ -101,29 +102,14 @@ def _write_lead(group: h5py.Group, nowcast: Nowcast, lead: int, packed: NDArray[
     start = times[lead] - np.timedelta64(round(spec.period or 0), "s")
     (start_date, start_time), (end_date, end_time) = _moment(start), _moment(times[lead])
     what = {"product": "COMP", "prodname": f"forecast by {nowcast.predictor}", "quantity": quantity}
-    _set(group.create_group("what"), **what, startdate=start_date, starttime=start_time, enddate=end_date, endtime=end_time)
-    _set(group.create_group("how"), lead_time=float(nowcast.lead_times[lead]))
+    set_attributes(group.create_group("what"), **what, startdate=start_date, starttime=start_time, enddate=end_date, endtime=end_time)
+    set_attributes(group.create_group("how"), lead_time=float(nowcast.lead_times[lead]))
     data = group.create_group("data1")
-    _set(data.create_group("what"), quantity=quantity, gain=gain, offset=offset, nodata=float(_NODATA), undetect=float(_UNDETECT))
+    set_attributes(data.create_group("what"), quantity=quantity, gain=gain, offset=offset, nodata=float(_NODATA), undetect=float(_UNDETECT))
     image = data.create_dataset("data", data=packed, chunks=packed.shape, compression="gzip", compression_opts=6)
-    _set(image, CLASS="IMAGE", IMAGE_VERSION="1.2")
+    set_attributes(image, CLASS="IMAGE", IMAGE_VERSION="1.2")
 
 
 def _moment(time: np.datetime64) -> tuple[str, str]:
     digits = "".join(character for character in str(time.astype("datetime64[s]")) if character.isdecimal())
     return digits[:8], digits[8:]
-
-
-def _set(group: h5py.Group | h5py.Dataset, **attributes: Any) -> None:
-    """Set attributes; text as fixed-length bytes that end with a zero, as the format wants it."""
-    for name, value in attributes.items():
-        if isinstance(value, str):
-            coded = value.encode("ascii", "replace")
-            kind = h5py.h5t.TypeID.copy(h5py.h5t.C_S1)
-            kind.set_size(len(coded) + 1)
-            kind.set_strpad(h5py.h5t.STR_NULLTERM)
-            space = h5py.h5s.create(h5py.h5s.SCALAR)
-            attribute = h5py.h5a.create(group.id, name.encode(), kind, space)
-            attribute.write(np.array(coded, dtype=f"S{len(coded) + 1}"))
-        else:
-            group.attrs[name] = value

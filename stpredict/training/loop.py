@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from stpredict.data.loader import TrainingOrder, batches, global_batch
 from stpredict.errors import UserError
 from stpredict.files import write_text
 from stpredict.processes import join
+from stpredict.signals import stop_on
 from stpredict.training.continuation import changes, differences_now, exact_facts
 from stpredict.training.progress import Stopwatch, TrainingProgress
 from stpredict.training.run import INTERRUPTED, Log, Run
@@ -113,7 +114,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
         log = Log(run.folder / "log.csv", state.step) if first else None
         shown = stack.enter_context(TrainingProgress(state.step, trainer.max_steps, shown=progress and first))
         trackers = start_trackers(settings.run.track, run.folder, settings.to_dict(), shown.say) if first else []
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))  # the last is SLURM's
         shown.say(f"{'going on with' if checkpoint else 'training in'} {run.folder} on {work.device}, {processes.count} process(es)")
         for sentence in said:
             shown.say(sentence)
@@ -127,7 +128,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
             with watch.waiting():
                 batch = next(source)
             looked_at = bool(trackers) and (state.step + 1) % trainer.log_every == 0
-            outcome = take_step(work, state, batch, bool(stop) or time.monotonic() > deadline, looked_at)
+            outcome = take_step(work, state, batch, stop.asked or time.monotonic() > deadline, looked_at)
             state.step, interrupted = state.step + 1, outcome.stop
             if outcome.skipped:
                 _complain(work, state, shown)
@@ -259,34 +260,3 @@ def _show_pictures(work: Work, run: Run, log: Log, step: int, trackers: Sequence
 
 def _group_device(settings: Settings) -> torch.device:
     return torch.device("cuda" if settings.trainer.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-class _Stop:
-    """Whether a signal has asked the run to stop; a second one stops it at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Take SIGINT, SIGTERM and SIGUSR1 (SLURM) as a wish to save and stop, while the body runs in the main thread."""
-    stop, numbers = _Stop(), (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    try:
-        before = {number: signal.signal(number, stop) for number in numbers}
-    except ValueError:  # signals belong to the main thread
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,44 @@
+"""Signals as a wish to end: the first is noted, and a second one ends at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stop:
+    """Whether a signal has asked to end.
+
+    Attributes:
+        asked: it has.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        """Take a signal.
+
+        Raises:
+            KeyboardInterrupt: it is the second.
+        """
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def stop_on(*numbers: signal.Signals) -> Iterator[Stop]:
+    """Take these signals as a wish to end, while the body runs in the main thread; signals belong to no other."""
+    stop = Stop()
+    try:
+        before = {number: signal.signal(number, stop) for number in numbers}
+    except ValueError:
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
