@@ -87,7 +87,7 @@ class Command:
             assert self.process.is_alive() and time.monotonic() < deadline, self.said.read_text()
             time.sleep(0.002)
         os.kill(self.pid, signal.SIGSTOP)
-        while list(self.folder.rglob(".*.part")):  # a file is being written, and the test may take away the right to remove it
+        while list(self.folder.rglob(".*.part*")):  # a file is being written, and the test may take away the right to remove it
             self.go_on()
             time.sleep(0.002)
             os.kill(self.pid, signal.SIGSTOP)
