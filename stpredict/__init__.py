@@ -32,6 +32,7 @@ _PUBLIC = {
     "train": "stpredict.training",
     "evaluate": "stpredict.evaluation",
     "save_film": "stpredict.render",
+    "render_clips": "stpredict.showing",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches, ordered
-from stpredict.draws import Draws
 from stpredict.errors import UserError
-from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State, Step
+from stpredict.networks.contract import DirectNetwork, Network, RecurrentNetwork
+from stpredict.networks.watched import WatchedNetwork, cells_of, highways_of
 from stpredict.predictor import Predictor
 from stpredict.unroll import Unroll
 
@@ -143,26 +143,21 @@ def _mean(parts: Sequence[Sequence[float]], weights: Sequence[float]) -> list[fl
     return [sum(weight * value for weight, value in zip(weights, values, strict=True)) for values in zip(*parts, strict=True)]
 
 
-class _Watched(RecurrentNetwork):
-    """A network as it is, that counts its steps and keeps the h that its layers return in each of them."""
+class _Watched(WatchedNetwork):
+    """A network as it is, of which the h that its layers return in each step are kept."""
 
     def __init__(self, network: RecurrentNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.predicts_context, self.patch_size, self.takes_valid = network.predicts_context, network.patch_size, network.takes_valid
-        self.steps = 0
+        super().__init__(network)
         self.seen: list[tuple[str, int, Tensor]] = []
-        self.highways = {name for name, _ in network.named_modules() if name.rpartition(".")[2] == "ghu"}
+        self.highways = set(highways_of(network))
 
     @contextmanager
     def watch(self) -> Iterator[_Watched]:
         """Look on while the context lasts."""
-        modules = dict(self.network.named_modules())
-        lists = [name for name, module in modules.items() if name.rpartition(".")[2] == "cells" and isinstance(module, nn.ModuleList)]
-        layers = [f"{name}.{child}" for name in lists for child, _ in modules[name].named_children()]
+        layers = cells_of(self.network)
         if not layers:
             raise UserError("This network has no layers to look at: they would be the modules of an nn.ModuleList called 'cells'")
-        hooks = [modules[name].register_forward_hook(self._keep(name)) for name in (*layers, *sorted(self.highways))]
+        hooks = [module.register_forward_hook(self._keep(name)) for name, module in (layers | highways_of(self.network)).items()]
         try:
             yield self
         finally:
@@ -174,24 +169,6 @@ class _Watched(RecurrentNetwork):
             self.seen.append((name, self.steps, output if isinstance(output, Tensor) else output[0]))
 
         return keep
-
-    def initial_state(self, batch: int, height: int, width: int) -> State:
-        """Return the network's."""
-        return self.network.initial_state(batch, height, width)
-
-    def prepare(self, batch: int, draws: Draws | None = None) -> Constants:
-        """Return the network's."""
-        return self.network.prepare(batch, draws)
-
-    def begin_forecast(self, state: State) -> State:
-        """Return the network's."""
-        return self.network.begin_forecast(state)
-
-    def step(self, frame: Tensor | None, state: State, constants: Constants, known: Tensor | None = None) -> Step:
-        """Let the network take a step."""
-        made = self.network.step(frame, state, constants, known)
-        self.steps += 1
-        return Step(*made)
 
 
 def layer_norms(network: nn.Module) -> dict[str, float]:

@@ -12,7 +12,7 @@ REQUIRED = ("torch", "numpy", "cv2", "h5py", "av", "rich", "yaml", "safetensors"
 """Modules that stpredict does not work without."""
 
 EXTRAS = {
-    "vision": ("torchvision",),
+    "vision": ("torchvision", "lpips"),
     "track": ("wandb", "tensorboard"),
     "radar": ("xarray", "netCDF4", "pyproj", "tifffile", "zarr", "scipy", "wradlib"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

@@ -21,7 +21,7 @@ from stpredict.data.card import Card, read_card
 from stpredict.data.loader import collate
 from stpredict.data.newest import Newest, newest_clip
 from stpredict.errors import UserError
-from stpredict.forecasts import ForecastFile
+from stpredict.forecasts import SavedForecasts
 from stpredict.frames import FrameSpec
 from stpredict.nowcast_members import Ensemble
 from stpredict.predictor import Predictor
@@ -95,7 +95,7 @@ def make_nowcast(
         UserError: as there.
     """
     for predictor in predictors:
-        if isinstance(predictor, ForecastFile):
+        if isinstance(predictor, SavedForecasts):
             raise UserError(f"The forecast file {predictor.path} holds forecasts of its own clips alone: give a predictor or a baseline")
     names = [predictor.name for predictor in predictors]
     if len(set(names)) < len(names):

@@ -23,7 +23,7 @@ from stpredict.baselines import BASELINES
 from stpredict.draws import Draws
 from stpredict.errors import UserError, nearest
 from stpredict.files import write_tensors
-from stpredict.forecasts import ForecastFile
+from stpredict.forecasts import open_forecasts
 from stpredict.frames import FrameSpec
 from stpredict.networks import NETWORKS, DirectNetwork, Network, make_network
 from stpredict.patches import pad_to_patches
@@ -218,12 +218,13 @@ def load_predictor(source: str | Path, *, allow: Collection[str] = (), device: t
 
     Args:
         source: a predictor file, a run folder (its best predictor, or its last where there was no validation), the name of a
-            baseline, or a forecast file (``.npz``, ``.h5``).
+            baseline, or saved forecasts: a forecast file (``.npz``, ``.h5``), OpenSTL's folder of saved arrays or a ``.npy``, a nowcast
+            (``.nc``, or what ``stpredict forecast`` writes) or a folder of them.
         allow: code that the file may name, as ``package.module:Class``; a run's own config allows what it names.
         device: where the weights go.
 
     Returns:
-        a :class:`Predictor`, a baseline or a :class:`~stpredict.forecasts.ForecastFile`; it bears the source's last part as name.
+        a :class:`Predictor`, a baseline or :class:`~stpredict.forecasts.SavedForecasts`; it bears the source's last part as name.
 
     Raises:
         UserError: there is no such thing, the file is damaged, or names code that nobody allowed.
@@ -235,13 +236,15 @@ def load_predictor(source: str | Path, *, allow: Collection[str] = (), device: t
         files = [path / "best.safetensors", path / "last.safetensors"]
         found = next((file for file in files if file.is_file()), None)
         if found is None:
+            if (saved := open_forecasts(path)) is not None:
+                return saved
             raise UserError(f"The folder {path} holds no predictor yet: neither best.safetensors nor last.safetensors")
         predictor = read_predictor(found, allow=[*allow, *_named_by_run(path)], device=device)
         predictor.name = path.resolve().name
         return predictor
-    if path.suffix in (".npz", ".h5") and path.is_file():
-        return ForecastFile(path)
     if path.is_file():
+        if (saved := open_forecasts(path)) is not None:
+            return saved
         return read_predictor(path, allow=allow, device=device)
     raise UserError(f"There is no predictor '{source}': neither a file, nor a run folder, nor a baseline{nearest(str(source), BASELINES)}")
 

@@ -12,11 +12,9 @@ from stpredict.data import load_data
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
 from stpredict.evaluation import evaluate
+from stpredict.metrics import create_scores
 from stpredict.predictor import Predictor, load_predictor
 from stpredict.weights.catalogue import Published, find_published
-
-PROTOCOL = "per-pixel"
-"""What :data:`stpredict.evaluation.PROTOCOLS` calls scores of forecasts that are neither clipped nor rounded."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,14 @@ class Figure:
         published: its value there.
         ours: the score here that is defined alike, or None.
         measured: its value here, mean over clips and leads, or None.
-        differs: in what the definitions differ, where they do.
+        reason: why it was not measured, where it was not.
     """
 
     score: str
     published: float
     ours: str | None = None
     measured: float | None = None
-    differs: str = ""
+    reason: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -65,16 +63,19 @@ class Verification:
         clips = f"{self.clips} clips" if self.clips == self.of else f"the first {self.clips} of {self.of} clips, so not what was published"
         data = f"{about.card} {about.split}: {clips}, {about.context} + {about.horizon} frames"
         table = Table(
-            title=Text(f"{self.entry.name} ({self.entry.network}) on {data}, {about.convention.name}, protocol {PROTOCOL}"),
+            title=Text(
+                f"{self.entry.name} ({self.entry.network}) on {data}, {about.convention.name}, protocol {about.convention.protocol}"
+            ),
             caption=Text(f"published at {about.page}"),
         )
         for heading in ("score", "here", "published", "measured", "difference"):
             table.add_column(heading, justify="left" if heading in ("score", "here") else "right")
         for figure in self.figures:
-            measured = "not comparable" if figure.measured is None else f"{figure.measured:.6g}"
+            measured = "not measured" if figure.measured is None else f"{figure.measured:.6g}"
             difference = "" if figure.difference is None else f"{figure.difference:+.3g}"
-            here = figure.ours or f"other definition: {figure.differs}"
-            table.add_row(*(Text(cell) for cell in (figure.score, here, f"{figure.published:g}", measured, difference)))
+            table.add_row(
+                *(Text(cell) for cell in (figure.score, figure.ours or figure.reason, f"{figure.published:g}", measured, difference))
+            )
         return table
 
 
@@ -108,12 +109,19 @@ def verify(
     entry = _entry(predictor)
     clips = _clips(entry, root)
     convention = entry.benchmark.convention
-    wanted = [ours for score, ours in convention.same.items() if score in entry.scores]
+    missing = {}
+    wanted = {score: convention.same[score] for score in entry.scores}
+    for score, ours in list(wanted.items()):
+        try:
+            create_scores([ours])
+        except UserError as error:  # its files are not here
+            del wanted[score]
+            missing[score] = str(error)
     scores = evaluate(
         predictor,
         clips,
-        PROTOCOL,
-        scores=wanted,
+        convention.protocol,
+        scores=list(wanted.values()),
         baselines=False,
         batch_size=batch_size,
         limit=limit,
@@ -123,11 +131,10 @@ def verify(
     (measured,) = scores.scores.values()
     figures = []
     for score, value in entry.scores.items():
-        ours = convention.same.get(score)
-        if ours is None:
-            figures.append(Figure(score, value, differs=convention.other[score]))
+        if score in wanted:
+            figures.append(Figure(score, value, wanted[score], float(measured[wanted[score]]["mean"])))
         else:
-            figures.append(Figure(score, value, ours, float(measured[ours]["mean"])))
+            figures.append(Figure(score, value, reason=missing[score]))
     return Verification(entry, scores.clips, len(clips), tuple(figures))
 
 

@@ -28,7 +28,7 @@ from stpredict.data.card import Card
 from stpredict.data.newest import Newest
 from stpredict.devices import choose_device
 from stpredict.errors import UserError
-from stpredict.forecasts import ForecastFile
+from stpredict.forecasts import SavedForecasts
 from stpredict.nowcast import continue_newest, own_card
 from stpredict.predictor import load_predictor
 from stpredict.products import Nowcast
@@ -225,7 +225,7 @@ def serve(pipe_number: int) -> None:
             torch.set_num_threads(order["threads"])
             try:
                 predictor = load_predictor(order["source"], allow=order["allow"], device=choose_device(order["device"]))
-                if isinstance(predictor, ForecastFile):
+                if isinstance(predictor, SavedForecasts):
                     raise UserError(
                         f"The forecast file {predictor.path} holds forecasts of its own clips alone: give a predictor or a baseline"
                     )

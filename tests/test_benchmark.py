@@ -20,7 +20,6 @@ import torch
 import stpredict
 from stpredict.costs import measure_costs
 from stpredict.errors import UserError
-from stpredict.metrics import SCORES
 from stpredict.processes import Processes
 from stpredict.training import load_settings
 from stpredict.training.work import make_work
@@ -269,16 +268,18 @@ def test_inference(measure: Measure) -> None:
 
 
 def test_evaluation(measure: Measure) -> None:
-    rows = measure("evaluation", "--size", "16", "--horizon", "3", "--batch-size", "2")
-    assert [row["name"] for row in rows] == [*SCORES, "all"]
+    rows = measure("evaluation", "--size", "16", "--horizon", "3", "--batch-size", "2", "--radar-size", "24")
+    assert rows[0]["name"] == "default"
+    assert {row["size"] for row in rows} == {16, 24}
+    assert {"mse", "protocol openstl", "fss"} <= {row["name"] for row in rows}
     for row in rows:
         assert row["frames"] == 6
-        assert row["frames_per_second"] == pytest.approx(6 / row["seconds"])
+        assert row["seconds"] is None or row["frames_per_second"] == pytest.approx(6 / row["seconds"])
 
 
 def test_rendering(measure: Measure) -> None:
-    rows = measure("rendering", "--size", "16", "--horizon", "3", "--panels", "2")
-    assert [row["name"] for row in rows] == ["mp4", "gif", "png"]
+    rows = measure("rendering", "--size", "16", "--frames", "3", "--panels", "2")
+    assert [row["name"] for row in rows] == ["mp4", "webm", "gif", "webp", "png", "bare"] * 2
     for row in rows:
         assert (row["panels"], row["frames"]) == (2, 3) and row["bytes"] > 100
         assert row["panel_frames_per_second"] == pytest.approx(6 / row["seconds"])

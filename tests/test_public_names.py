@@ -29,6 +29,7 @@ NAMES = [
     "load_predictor",
     "pull_predictor",
     "push_predictor",
+    "render_clips",
     "rollout",
     "save_film",
     "train",

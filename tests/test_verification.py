@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from skimage.metrics import structural_similarity
 
-from stpredict.data import load_data
 from stpredict.errors import UserError
-from stpredict.evaluation import evaluate
 from stpredict.networks import create_network
 from stpredict.predictor import Predictor
+from stpredict.results import Scores
 from stpredict.verification import Verification, verify
 from stpredict.weights import import_predictor
 from stpredict.weights.catalogue import CATALOGUE, Published
+from stpredict.weights.published import published_for
 
 MOVING_MNIST = CATALOGUE["mmnist_convlstm_one_ep200"].benchmark
 SCORES = {"mse": 700.0, "mae": 1800.0, "ssim": 0.1, "psnr": 9.0}
@@ -44,11 +46,11 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def shown(found: Verification) -> str:
+def shown_table(found: Verification) -> str:
     console = Console(width=200)
     with console.capture() as captured:
         console.print(found.table())
-    return captured.get()
+    return " ".join(captured.get().split())  # the title is folded
 
 
 def test_measured_is_what_the_definition_gives(there: Path) -> None:
@@ -56,34 +58,68 @@ def test_measured_is_what_the_definition_gives(there: Path) -> None:
     frames = np.load(there / "mnist_test_seq.npy").transpose(1, 0, 2, 3)[:, :, None].astype(np.float32) / 255.0
     predictor = import_predictor(there / "tiny.pth", patch_size=4, context=10)
     forecast = predictor.forecast(frames[:, :10], 10).astype(np.float64)
-    error = forecast - frames[:, 10:]
+    truth = frames[:, 10:].astype(np.float64)
+    shown = np.clip(forecast, 0, 1)
+    images = np.stack([shown, truth], 2).reshape(-1, 2, 64, 64)
+    wanted = {
+        "mse": np.mean((forecast - truth) ** 2, axis=(0, 1)).sum(),
+        "mae": np.mean(np.abs(forecast - truth), axis=(0, 1)).sum(),
+        "ssim": np.mean([structural_similarity(*pair, data_range=2) for pair in images]),
+        "psnr": np.mean(-10 * np.log10(np.mean((shown - truth) ** 2, axis=(2, 3, 4)))),
+    }
     by_name = {figure.score: figure for figure in found.figures}
-    squared, absolute = (np.mean(values, axis=(0, 1)).sum() for values in (error**2, np.abs(error)))
-    assert by_name["mse"].measured == pytest.approx(squared, rel=1e-5)
-    assert by_name["mae"].measured == pytest.approx(absolute, rel=1e-5)
-    assert by_name["mse"].difference == pytest.approx(squared - 700.0, rel=1e-3)
-    clips = load_data("moving_mnist", there, "classic")
-    clips.training_split = None
-    scores = evaluate(predictor, clips, scores=["mse_sum"], baselines=False, device="cpu")
-    (ours,) = scores.scores.values()
-    assert by_name["mse"].measured == pytest.approx(ours["mse_sum"]["mean"], rel=1e-6)
+    assert {name: figure.measured for name, figure in by_name.items()} == pytest.approx(wanted, rel=1e-5)
+    assert {name: figure.ours for name, figure in by_name.items()} == {
+        "mse": "mse_sum",
+        "mae": "mae_sum",
+        "ssim": "ssim_range2",
+        "psnr": "psnr",
+    }
+    assert by_name["mse"].difference == pytest.approx(wanted["mse"] - 700.0, rel=1e-3)
     assert (found.clips, found.of) == (5, 5)
+    table = shown_table(found)
+    assert "tiny (convlstm) on moving_mnist classic: 5 clips, 10 + 10 frames" in table and "protocol openstl" in table
+    assert "ssim_range2" in table and MOVING_MNIST.page[:40] in table
 
 
-def test_what_is_defined_otherwise_is_not_compared(there: Path) -> None:
-    found = verify(there / "tiny.safetensors", there, device="cpu")
-    for score in ("ssim", "psnr"):
-        (figure,) = (one for one in found.figures if one.score == score)
-        assert figure.published == SCORES[score] and (figure.measured, figure.difference, figure.ours) == (None, None, None)
-        assert figure.differs
-    table = shown(found)
-    assert "tiny (convlstm) on moving_mnist classic: 5 clips, 10 + 10 frames" in table and "protocol per-pixel" in table
-    assert "mse_sum" in table and "other definition: forecasts clipped to [0, 1]" in table and MOVING_MNIST.page in table
+def test_what_cannot_be_measured_says_why(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(there))
+    monkeypatch.setitem(CATALOGUE, "tiny", replace(ENTRY, scores={"mae": 1800.0, "lpips": 0.1}))
+    found = verify(there / "tiny.safetensors", there, device="cpu", limit=1)
+    mae, lpips = found.figures
+    assert mae.measured is not None and mae.reason == ""
+    assert (lpips.published, lpips.measured, lpips.difference, lpips.ours) == (0.1, None, None, None)
+    assert lpips.reason.startswith("LPIPS needs AlexNet's weights") and "not measured" in shown_table(found)
+
+
+SCORED = {"mse_sum": {"mean": 1.0}, "ssim_range2": {"mean": 0.5}, "psnr": {"mean": 20.0}}
+
+
+def scores_of(**changes: object) -> Scores:
+    facts = {"protocol": "openstl", "card": "moving_mnist", "split": "classic", "hash": "", "clips": 10_000, "context": 10, "horizon": 10}
+    return Scores(**{**facts, "units": "1", "scores": {"run": SCORED}, **changes})
+
+
+def test_published_figures_stand_beside_the_very_clips_that_they_are_for() -> None:
+    found = published_for(scores_of())
+    assert len(found) == sum(entry.benchmark is MOVING_MNIST for entry in CATALOGUE.values()) > 5
+    wanted = {"mse_sum": 29.80, "ssim_range2": 0.9288, "psnr": 22.10}  # and no mae_sum, which was not measured
+    assert found["convlstm, 200 epochs (mmnist_convlstm_one_ep200)"] == {"page": MOVING_MNIST.page, "scores": wanted}
+    other = {"protocol": "per-pixel", "card": "moving_digits", "split": "generated", "clips": 9_999, "context": 9, "horizon": 20}
+    assert [published_for(scores_of(**{name: value})) for name, value in other.items()] == [{}] * len(other)
+    assert published_for(scores_of(scores={"run": {"mse": {"mean": 1.0}}})) == {}
+
+
+def test_where_the_catalogue_does_not_say_how_many_clips_there_are_the_split_does() -> None:
+    taxibj = {"card": "taxibj", "split": "test", "context": 4, "horizon": 4, "clips": 500}
+    assert published_for(scores_of(**taxibj)) == {} == published_for(scores_of(**taxibj), 501)
+    found = published_for(scores_of(**taxibj), 500)
+    assert found["predrnn, 50 epochs (taxibj_predrnn_cos_ep50)"]["scores"] == {"mse_sum": 0.3194, "ssim_range2": 0.9838, "psnr": 39.51}
 
 
 def test_some_clips_are_not_what_was_published(there: Path) -> None:
     found = verify(there / "tiny.safetensors", there, limit=2, device="cpu")
-    assert (found.clips, found.of) == (2, 5) and "the first 2 of 5 clips, so not what was published" in shown(found)
+    assert (found.clips, found.of) == (2, 5) and "the first 2 of 5 clips, so not what was published" in shown_table(found)
 
 
 def test_provenance_names_the_entry_and_what_it_told(there: Path) -> None:

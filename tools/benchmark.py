@@ -22,9 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks import training_step
-from benchmarks.forecasting import evaluation, inference, rendering, startup
+from benchmarks.forecasting import inference, startup
 from benchmarks.networks import SIZES
 from benchmarks.reading import data, loader
+from benchmarks.rendering import add_arguments as add_film_arguments
+from benchmarks.rendering import rendering
+from benchmarks.scoring import evaluation
 from benchmarks.timing import Row
 from benchmarks.training_step import step
 from rich.console import Console
@@ -82,15 +85,16 @@ def _parser() -> argparse.ArgumentParser:
         parsers[name].add_argument("--kernel-size", type=int, metavar="N", help="default: 5")
         parsers[name].add_argument("--patch-size", type=int, metavar="N", help="default: 4")
         parsers[name].add_argument("--context", type=int, metavar="N", help="observed frames (default: 10)")
-    for name in ("step", "inference", "evaluation", "rendering"):
+    for name in ("step", "inference", "evaluation"):
         parsers[name].add_argument("--size", type=int, metavar="N", help="height and width of a frame (default: 64)")
         parsers[name].add_argument("--horizon", type=int, metavar="N", help="forecast frames (default: 10)")
     for name in ("step", "inference", "evaluation"):
         parsers[name].add_argument("--batch-size", type=int, metavar="N", help="clips at a time (default: 8)")
-    for name in ("inference", "evaluation", "rendering"):
+    for name in ("inference", "evaluation"):
         parsers[name].set_defaults(**SIZES, network=stpredict.list_networks())
+    parsers["evaluation"].add_argument("--radar-size", type=int, default=384, metavar="N", help="of a radar's frame (default: 384)")
     training_step.add_arguments(parsers["step"])
-    parsers["rendering"].add_argument("--panels", type=int, default=3, metavar="N", help="side by side (default: 3)")
+    add_film_arguments(parsers["rendering"])
     return parser
 
 

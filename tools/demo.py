@@ -7,7 +7,7 @@ import sys
 from stpredict.data import load_data
 from stpredict.evaluation import evaluate
 from stpredict.predictor import load_predictor
-from stpredict.showing import render_clip
+from stpredict.showing import render_clips
 from stpredict.training import load_settings, train
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     clips = load_data(settings.data.card, settings.data.root, "test", **settings.data.window())
     scores = evaluate([predictor], clips, progress=True)
     scores.write(run.folder / "scores.json")
-    render_clip([predictor], clips, 0, run.folder / "film.mp4")
+    render_clips([predictor], clips, [0], run.folder / "film.mp4")
 
     errors = {name: by_score["mse"]["mean"] for name, by_score in scores.scores.items()}
     ours = errors.pop(predictor.name)

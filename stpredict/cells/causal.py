@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates
+from stpredict.cells.gates import Gates, gate
 from stpredict.cells.stlstm import remember
 
 TemporalFrom = Literal["cell", "memory"]
@@ -45,12 +45,13 @@ class CausalLSTMCell(nn.Module):
         n = self.hidden
         from_x, from_h = self.x(x), self.h(h)
         from_c = self.c(m if self.temporal_from == "memory" else c)
-        c = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n] + from_c, c, self.forget_bias).memory
+        c = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n] + from_c, c, self.forget_bias, " of c").memory
         xi, xf, xg, xo = torch.chunk(from_x[:, 3 * n :], 4, dim=1)
         mi, mf, transformed = torch.chunk(self.m(m), 3, dim=1)
         ci, cg, cf, co = torch.chunk(self.c2m(c), 4, dim=1)
-        m = torch.sigmoid(xf + mf + cf + self.forget_bias) * torch.tanh(transformed) + torch.sigmoid(xi + mi + ci) * torch.tanh(xg + cg)
-        output_gate = torch.tanh(xo + from_h[:, 3 * n :] + co + self.m2o(m))
+        kept = gate("forget of m", xf + mf + cf + self.forget_bias) * torch.tanh(transformed)
+        m = kept + gate("input of m", xi + mi + ci) * torch.tanh(xg + cg)
+        output_gate = gate("output", xo + from_h[:, 3 * n :] + co + self.m2o(m), torch.tanh)
         return output_gate * torch.tanh(self.out(torch.cat([c, m], dim=1))), c, m
 
 
@@ -67,5 +68,5 @@ class GradientHighwayUnit(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Take input and state ``(B, hidden, ...)``; return the new state, which is the output as well."""
         p, u = torch.chunk(self.x(x) + self.z(z), 2, dim=1)
-        switch = torch.sigmoid(u)
+        switch = gate("switch", u)
         return switch * torch.tanh(p) + (1.0 - switch) * z

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stpredict.cells.gates import Gates
+from stpredict.cells.gates import Gates, gate
 
 Activation = Literal["tanh", "leaky_relu"]
 
@@ -33,7 +33,7 @@ class ConvGRUCell(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         """Take input ``(B, inputs, ...)`` and state ``(B, hidden, ...)``; return the new h."""
         (xz, xr, xg), (hz, hr, hg) = torch.chunk(self.x(x), 3, dim=1), torch.chunk(self.h(h), 3, dim=1)
-        z = torch.sigmoid(xz + hz)
-        g = xg + torch.sigmoid(xr + hr) * hg
+        z = gate("update", xz + hz)
+        g = xg + gate("reset", xr + hr) * hg
         g = torch.tanh(g) if self.activation == "tanh" else functional.leaky_relu(g, 0.2)
         return ((1.0 - z) * g + z * h,)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates
+from stpredict.cells.gates import Gates, gate
 from stpredict.errors import UserError
 
 HiddenFrom = Literal["cell", "candidate"]
@@ -51,7 +51,7 @@ class ConvLSTMCell(nn.Module):
         if self.peephole:
             i, f = i + self.peep_i * c, f + self.peep_f * c
         g = torch.tanh(g)
-        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * g
+        c = gate("forget", f + self.forget_bias) * c + gate("input", i) * g
         if self.peephole:
             o = o + self.peep_o * c
-        return torch.sigmoid(o) * (torch.tanh(c) if self.hidden_from == "cell" else g), c
+        return gate("output", o) * (torch.tanh(c) if self.hidden_from == "cell" else g), c

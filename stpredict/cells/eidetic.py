@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from stpredict.cells.gates import Gates
+from stpredict.cells.gates import Gates, gate
 from stpredict.errors import UserError
 
 Memory = Literal["updated", "frozen"]
 Tokens = Literal["positions", "rows"]
+
+_SCORES = 1 << 22
+"""How many scores :func:`recall_shares` holds at a time."""
 
 
 class StretchedConvolution(nn.Conv3d):
@@ -139,23 +142,41 @@ class EideticLSTMCell(nn.Module):
         xi, xg, xr, xo, yi, yg, yf = torch.chunk(self.x(x), 7, dim=1)
         hi, hg, hr, ho = torch.chunk(self.h(h), 4, dim=1)
         mi, mf, mg, transformed = torch.chunk(self.m(m), 4, dim=1)
-        recalled = recall(torch.sigmoid(xr + hr).expand_as(c), pool, self.tokens)
-        c = self.recall_norm(c + recalled) + torch.sigmoid(xi + hi) * torch.tanh(xg + hg)
-        m = torch.sigmoid(yf + mf + self.forget_bias) * torch.tanh(transformed) + torch.sigmoid(yi + mi) * torch.tanh(yg + mg)
-        m = m.expand_as(c)
-        output_gate = torch.sigmoid(torch.tanh(xo + ho + self.c2o(c) + self.m2o(m)))
+        recalled = recall(gate("recall", xr + hr).expand_as(c), pool, self.tokens)
+        c = self.recall_norm(c + recalled) + gate("input of c", xi + hi) * torch.tanh(xg + hg)
+        kept = gate("forget of m", yf + mf + self.forget_bias) * torch.tanh(transformed)
+        m = (kept + gate("input of m", yi + mi) * torch.tanh(yg + mg)).expand_as(c)
+        output_gate = gate("output", torch.tanh(xo + ho + self.c2o(c) + self.m2o(m)))
         return output_gate * torch.tanh(self.out(torch.cat([c, m], dim=1))), c, m
 
 
-def recall(gate: Tensor, pool: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
+def recall(opened: Tensor, pool: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
     """Return what the gate r ``(B, hidden, D, H, W)`` recalls from a pool of :func:`to_tokens`, of the gate's shape."""
-    query = to_tokens(gate, tokens)
+    query = to_tokens(opened, tokens)
     # Recomputed for gradients, so that no step keeps a copy of the whole pool.
     if torch.is_grad_enabled() and query.requires_grad:
         found: Tensor = checkpoint(_attend, query, *pool, use_reentrant=False)
     else:
         found = _attend(query, *pool)
-    return found.reshape(gate.shape) if tokens == "rows" else found.transpose(1, 2).reshape(gate.shape)
+    return from_tokens(found, opened.shape, tokens)
+
+
+def recall_shares(opened: Tensor, pool: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
+    """Return which share of what each token of the gate r recalls comes from each memory of a pool.
+
+    It is the softmax of :func:`recall`, summed over the tokens of a memory.
+
+    Returns:
+        ``(B, N, len(pool))``, a sum of 1 for each of the N tokens.
+    """
+    query = to_tokens(opened, tokens)
+    with torch.autocast(query.device.type, enabled=False):
+        wanted = _full(query)
+        keys = torch.cat(pool, dim=1).to(wanted.dtype).transpose(1, 2)
+        # A few tokens at a time, since their scores of a long pool are many.
+        few = max(1, _SCORES // keys.shape[2])
+        shares = (torch.softmax(part @ keys, dim=2) for part in torch.split(wanted, few, dim=1))
+        return torch.cat([part.reshape(*part.shape[:2], len(pool), -1).sum(dim=3) for part in shares], dim=1)
 
 
 def to_tokens(memory: Tensor, tokens: Tokens) -> Tensor:
@@ -165,9 +186,18 @@ def to_tokens(memory: Tensor, tokens: Tokens) -> Tensor:
     return memory.flatten(2).transpose(1, 2).contiguous()
 
 
+def from_tokens(found: Tensor, shape: torch.Size, tokens: Tokens) -> Tensor:
+    """Return tokens ``(B, D*H*W, C)`` as a memory of the shape (B, C, D, H, W)."""
+    return found.reshape(shape) if tokens == "rows" else found.transpose(1, 2).reshape(shape)
+
+
 def _attend(query: Tensor, *pool: Tensor) -> Tensor:
     """Return softmax(Q K^T) K, unscaled, of tokens ``(B, N, features)``; half precision is left, since the products are large."""
     with torch.autocast(query.device.type, enabled=False):
-        wanted = query.float() if query.dtype in (torch.bfloat16, torch.float16) else query
+        wanted = _full(query)
         keys = torch.cat(pool, dim=1).to(wanted.dtype)[:, None]
         return functional.scaled_dot_product_attention(wanted[:, None], keys, keys, scale=1.0)[:, 0].to(query.dtype)
+
+
+def _full(query: Tensor) -> Tensor:
+    return query.float() if query.dtype in (torch.bfloat16, torch.float16) else query

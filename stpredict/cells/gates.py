@@ -1,14 +1,18 @@
-"""The convolution that every gated cell is made of: all gates fused in its output channels, optionally normalised.
+"""What every gated cell is made of: a convolution with all gates fused in its output channels, optionally normalised; and the gates.
 
 A cell takes a :class:`Gates`, which makes all its convolutions alike; so the same cell runs on planes ``(B, C, H, W)`` and on windows of
-consecutive frames ``(B, C, D, H, W)``, with or without a bias or a norm.
+consecutive frames ``(B, C, D, H, W)``, with or without a bias or a norm. What opens and shuts goes through :func:`gate`, so that it can
+be watched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -18,6 +22,8 @@ from stpredict.errors import UserError
 Norm = Literal["none", "layer", "channel", "group"]
 
 _GROUP_WIDTH = 32
+
+_watchers: list[Callable[[str, Tensor], None]] = []
 
 
 @dataclass(frozen=True)
@@ -90,3 +96,21 @@ class WindowConvolution(nn.Conv3d):
 def zeros(like: nn.Module, batch: int, channels: int, *grid: int) -> Tensor:
     """Return a state ``(B, channels, *grid)`` of zeros, of the type and on the device of a module's parameters."""
     return next(like.parameters()).new_zeros(batch, channels, *grid)
+
+
+def gate(name: str, inputs: Tensor, activation: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
+    """Return a gate of a cell, activated; whoever is :func:`watching_gates` is given it under its name."""
+    opened = activation(inputs)
+    for watcher in _watchers:
+        watcher(name, opened)
+    return opened
+
+
+@contextmanager
+def watching_gates(watcher: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Give every gate of every cell in this process to ``watcher``, with its name, while the context lasts."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates
+from stpredict.cells.gates import Gates, gate
 
 
 class Remembered(NamedTuple):
@@ -20,11 +20,14 @@ class Remembered(NamedTuple):
     increment: Tensor
 
 
-def remember(gates: Tensor, memory: Tensor, forget_bias: float) -> Remembered:
-    """Return ``f . memory + i . g`` and ``i . g`` from gates side by side in the order i, f, g, before their sigmoid and tanh."""
+def remember(gates: Tensor, memory: Tensor, forget_bias: float, of: str = "") -> Remembered:
+    """Return ``f . memory + i . g`` and ``i . g`` from gates side by side in the order i, f, g, before their sigmoid and tanh.
+
+    Gates are called input and forget, and ``of`` says of which memory, if there is more than one.
+    """
     i, f, g = torch.chunk(gates, 3, dim=1)
-    increment = torch.sigmoid(i) * torch.tanh(g)
-    return Remembered(torch.sigmoid(f + forget_bias) * memory + increment, increment)
+    increment = gate(f"input{of}", i) * torch.tanh(g)
+    return Remembered(gate(f"forget{of}", f + forget_bias) * memory + increment, increment)
 
 
 class SpatioTemporalLSTMCell(nn.Module):
@@ -47,8 +50,8 @@ class SpatioTemporalLSTMCell(nn.Module):
         """Take input ``(B, inputs, ...)`` and states ``(B, hidden, ...)``; return the new h, and c and m with their increments."""
         n = self.hidden
         from_x, from_h = self.x(x), self.h(h)
-        temporal = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n], c, self.forget_bias)
-        spatial = remember(from_x[:, 3 * n : 6 * n] + self.m(m), m, self.forget_bias)
+        temporal = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n], c, self.forget_bias, " of c")
+        spatial = remember(from_x[:, 3 * n : 6 * n] + self.m(m), m, self.forget_bias, " of m")
         memories = torch.cat([temporal.memory, spatial.memory], dim=1)
-        output_gate = torch.sigmoid(from_x[:, 6 * n :] + from_h[:, 3 * n :] + self.o(memories))
+        output_gate = gate("output", from_x[:, 6 * n :] + from_h[:, 3 * n :] + self.o(memories))
         return output_gate * torch.tanh(self.out(memories)), temporal, spatial

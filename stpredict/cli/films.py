@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stpredict.cli.options import (
     Commands,
@@ -24,6 +27,9 @@ from stpredict.cli.options import (
     whole_number,
 )
 from stpredict.errors import UserError
+
+if TYPE_CHECKING:
+    from stpredict.data.clips import ClipSet
 
 
 def add_commands(commands: Commands) -> None:
@@ -69,11 +75,23 @@ def add_commands(commands: Commands) -> None:
     add_predictors(parser, several=True)
     add_card(parser)
     add_clips(parser)
-    parser.add_argument("--clip", metavar="I", type=index, default=0, help="which clip of the split, from 0 (default: 0)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clip", dest="clips", metavar="I", type=index, nargs="+", help="clips of the split, from 0 (default: 0)")
+    which.add_argument("--worst", metavar="N", type=whole_number, help="the N clips that the first PREDICTOR does worst by --by")
+    which.add_argument("--best", metavar="N", type=whole_number, help="the N clips that it does best")
+    parser.add_argument("--by", metavar="SCORE", help="a score that 'stpredict evaluate' knows (default: mse)")
+    parser.add_argument("--limit", metavar="N", type=whole_number, help="choose among the first N clips (default: all)")
+    parser.add_argument("--score", metavar="NAME", help="write this score of each forecast frame under it")
     parser.add_argument("--error", action=argparse.BooleanOptionalAction, default=True, help="show the errors too (default: yes)")
     parser.add_argument("--scale", metavar="N", type=whole_number, help="enlarge each pixel N times (default: as fits)")
-    parser.add_argument("--frames-per-second", metavar="X", type=rate, default=5.0, help="of the film (default: 5)")
-    parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help="what to write: .mp4, .gif, .webp or .png")
+    parser.add_argument(
+        "--colours", metavar="NAME", default="auto", help="gray, viridis, rain, ...; safe for the colour-blind (default: by units)"
+    )
+    parser.add_argument("--theme", choices=("dark", "light"), help="colour of the paper (default: a film dark, a .png light)")
+    parser.add_argument("--frames-per-second", metavar="X", type=rate, default=5.0, help="of the film; 1 is slow motion (default: 5)")
+    parser.add_argument("--hold", metavar="S", type=rate, default=0.0, help="seconds that the last observed frame stands (default: 0)")
+    endings = ".mp4, .webm, .gif, .webp, or .png: a strip, of several clips a contact sheet"
+    parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help=f"what to write: {endings}")
     add_device(parser)
     parser.set_defaults(action=_render)
 
@@ -178,17 +196,53 @@ def _forecast(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from stpredict.showing import render_clip
+    ranked = arguments.worst or arguments.best
+    useless = [f"--{name}" for name in ("by", "limit") if getattr(arguments, name) is not None]
+    if useless and not ranked:
+        raise UserError(f"{', '.join(useless)} belong(s) to --worst N or --best N: add one of them, or leave it out")
+
+    from stpredict.evaluation.contestants import check_fit
+    from stpredict.showing import render_clips
 
     predictors = load_predictors(arguments)
-    render_clip(
+    data = load_clips(arguments, predictors)
+    for predictor in predictors:
+        check_fit(predictor.name, predictor, data)
+    render_clips(
         predictors,
-        load_clips(arguments, predictors),
-        arguments.clip,
+        data,
+        _ranked(arguments, predictors, data) if ranked else arguments.clips or [0],
         arguments.out,
         error=arguments.error,
+        score=arguments.score,
         scale=arguments.scale,
         frames_per_second=arguments.frames_per_second,
+        colours=arguments.colours,
+        theme=arguments.theme,
+        hold=arguments.hold,
     )
     print(arguments.out)
     return 0
+
+
+def _ranked(arguments: argparse.Namespace, predictors: Sequence[Any], data: ClipSet) -> list[int]:
+    """Return the clips that the first predictor does worst, or best, that one first, and say on stderr which they are."""
+    from stpredict.evaluation import evaluate
+
+    scores = evaluate(
+        predictors[:1], data, scores=[arguments.by or "mse"], baselines=False, limit=arguments.limit, device=arguments.device, progress=True
+    )
+    ((judged, by_score),) = scores.per_clip.items()
+    ((name, values),) = by_score.items()
+    better = scores.better.get(name)
+    if better is None:
+        raise UserError(f"The score '{name}' does not say which direction is better: rank clips by another")
+    lower_first = (better == "lower") == (arguments.best is not None)
+    pairs = [(float(value), clip) for value, clip in zip(values, scores.indices, strict=True) if math.isfinite(value)]
+    if not pairs:
+        raise UserError(f"No clip has a finite {name} of '{judged}': rank clips by another score")
+    pairs.sort(key=lambda pair: pair[0] if lower_first else -pair[0])
+    chosen = pairs[: arguments.best or arguments.worst]
+    listed = ", ".join(f"{clip} ({value:.4g})" for value, clip in chosen)
+    print(f"{'best' if arguments.best else 'worst'} clips by {name} of {judged}: {listed}", file=sys.stderr)
+    return [clip for _, clip in chosen]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import stpredict
-from stpredict.cli import about, cards, doctor, elsewhere, films, gradients, importing, runs, scoring, training
+from stpredict.cli import about, cards, doctor, elsewhere, films, gradients, importing, inside, report, runs, scoring, training
 from stpredict.cli.options import Parser
 from stpredict.errors import UserError, nearest
 
@@ -65,7 +65,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"'{command.prog}' has no use for '{unknown[0]}': words that belong together stand together, before the options")
     if overrides and not parsed.takes_overrides:
         raise UserError(f"'{command.prog}' takes no overrides such as '{overrides[0]}'")
-    parsed.overrides = overrides
+    parsed.overrides, parsed.words = overrides, list(arguments)
     return parsed
 
 
@@ -90,6 +90,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"stpredict {stpredict.__version__}")
     parser.set_defaults(takes_overrides=False)
     commands = parser.add_group()
-    for group in (training, runs, scoring, films, gradients, cards, importing, elsewhere, doctor, about):
+    for group in (training, runs, scoring, films, report, gradients, inside, cards, importing, elsewhere, doctor, about):
         group.add_commands(commands)
     return parser

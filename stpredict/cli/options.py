@@ -94,7 +94,10 @@ def new_file(text: str) -> Path:
 
 def add_predictors(parser: Parser, several: bool) -> None:
     """Add PREDICTOR, or PREDICTOR..., and what may be needed to load one."""
-    words = "a predictor file, a run folder, a forecast file, or the name of a shipped predictor or of a baseline"
+    words = (
+        "a predictor file, a run folder, the name of a shipped predictor or of a baseline, or saved forecasts: a forecast file "
+        "(.npz, .h5), preds.npy or its folder, a nowcast (.nc, .npz, .h5) or a folder of nowcasts"
+    )
     if several:
         parser.add_argument("predictors", metavar="PREDICTOR", nargs="+", help=words)
     else:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -16,18 +19,32 @@ class SavedForecasts(ABC):
 
     Attributes:
         name: what tables and files call them: the last part of their path.
-        spec: what the numbers mean, or None where nothing says it.
+        path: the file or folder that they are in.
+        spec: what the numbers mean, or None where nothing says it; then they are taken as, or turned into, those of the data.
+        context: observed frames of a clip, or None where nothing says it.
+        horizon: forecast frames of a clip, or None where it is not the same for all.
+        members: M where :meth:`forecast_batch` gives ensembles, else None.
+        provenance: what is known of where they come from; plain data.
+        warnings: sentences that a user should read before she believes the scores.
     """
 
     name: str
+    path: Path
     spec: FrameSpec | None = None
+    context: int | None = None
+    horizon: int | None = None
+    members: int | None = None
+    provenance: Mapping[str, Any] = MappingProxyType({})
+    warnings: tuple[str, ...] = ()
 
     @abstractmethod
     def clips(self, data: ClipSet, count: int) -> Sequence[int]:
         """Return which of the first ``count`` clips of ``data`` are forecast, in increasing order, as far as can be told without the clips.
 
+        There is at least one.
+
         Raises:
-            UserError: these are forecasts of other data: the sentence says in which facts they differ.
+            UserError: these are forecasts of other data, or of none of these clips: the sentence says in which facts they differ.
         """
 
     @abstractmethod
@@ -45,3 +62,7 @@ class SavedForecasts(ABC):
         Raises:
             UserError: a clip holds other frames or times than those that the forecasts continue, or the file is damaged.
         """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a line what they are, as ``stpredict info`` prints it."""

@@ -25,6 +25,13 @@ SCORES = {
 """The scores that frames of every kind have."""
 
 FURTHER_SCORES = {
+    "rmse": "stpredict.metrics.pixels:RootMeanSquaredError",
+    "rmse_sum": "stpredict.metrics.pixels:RootSummedSquaredError",
+    "ssim_uniform": "stpredict.metrics.ssim:UniformSimilarity",
+    "ssim_range2": "stpredict.metrics.ssim:DoubleRangeSimilarity",
+    "gradient_difference": "stpredict.metrics.gradient_difference:GradientDifference",
+    "lpips": "stpredict.metrics.lpips:PerceptualDistance",
+    "lpips_unscaled": "stpredict.metrics.lpips:UnscaledPerceptualDistance",
     "csi": "stpredict.metrics.contingency:CriticalSuccess",
     "csi_per_lead": "stpredict.metrics.contingency:CriticalSuccessPerLead",
     "csi_pool4": "stpredict.metrics.contingency:CriticalSuccessOfPools4",
@@ -34,6 +41,7 @@ FURTHER_SCORES = {
     "sucr": "stpredict.metrics.contingency:SuccessRatio",
     "bias": "stpredict.metrics.contingency:FrequencyBias",
     "hss": "stpredict.metrics.contingency:HeidkeSkill",
+    "hss_per_lead": "stpredict.metrics.contingency:HeidkeSkillPerLead",
     "fss": "stpredict.metrics.fss:FractionsSkill",
     "balanced_mse": "stpredict.metrics.balanced:BalancedSquaredError",
     "balanced_mae": "stpredict.metrics.balanced:BalancedAbsoluteError",
@@ -41,6 +49,7 @@ FURTHER_SCORES = {
     "rain_mae": "stpredict.metrics.balanced:RainAbsoluteError",
     "log_spectral_distance": "stpredict.metrics.spectrum:LogSpectralDistance",
     "small_scale_power": "stpredict.metrics.spectrum:SmallScalePower",
+    "power_ratio": "stpredict.metrics.spectrum:PowerRatio",
     "crps": "stpredict.metrics.crps:RankedProbability",
     "crps_fair": "stpredict.metrics.crps:FairRankedProbability",
     "rank_histogram": "stpredict.metrics.ranks:RankHistogram",

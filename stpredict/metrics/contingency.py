@@ -22,7 +22,8 @@ from torch.nn.functional import max_pool2d
 
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
-from stpredict.metrics.running import Numbers
+from stpredict.metrics.bootstrap import Numbers
+from stpredict.metrics.pixels import any_missing
 
 
 def chosen_thresholds(name: str, given: tuple[float, ...] | None, spec: FrameSpec) -> tuple[float, ...]:
@@ -73,13 +74,21 @@ class Counts:
 
 def count(prediction: Tensor, truth: Tensor, thresholds: tuple[float, ...]) -> Counts:
     """Count events of films ``(B, T, C, H, W)``, NaN = missing."""
-    valid = ~torch.isnan(truth)
+    valid = ~torch.isnan(truth) if any_missing(truth) else None
     numbers = []
     for threshold in thresholds:
-        came = truth >= threshold  # NaN is at or above nothing
-        told = (prediction >= threshold) & valid
-        numbers.append(torch.stack([field.flatten(2).sum(2) for field in (came & told, told, came, valid)]).double())
-    return Counts(*torch.stack(numbers, -1))
+        came, told = truth >= threshold, prediction >= threshold  # NaN is at or above nothing
+        if valid is not None:
+            told &= valid
+        numbers.append(torch.stack([_trues(field) for field in (came & told, told, came)]))
+    hits, forecast, observed = torch.stack(numbers, -1).double()
+    pixels = truth.shape[2:].numel() if valid is None else _trues(valid).double()[..., None]
+    return Counts(hits, forecast, observed, torch.zeros_like(hits) + pixels)
+
+
+def _trues(field: Tensor) -> Tensor:
+    """Return how many of ``(B, T, ...)`` are true, ``(B, T)``; bytes add up faster than truth values."""
+    return field.flatten(2).view(torch.uint8).sum(2, dtype=torch.int32)
 
 
 def pool(prediction: Tensor, truth: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
@@ -233,3 +242,10 @@ class HeidkeSkill(ThresholdScore):
         chance = (hits + misses) * (misses + rejections) + (hits + false_alarms) * (false_alarms + rejections)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(chance > 0, 2.0 * (hits * rejections - false_alarms * misses) / chance, np.nan)
+
+
+class HeidkeSkillPerLead(HeidkeSkill):
+    """The Heidke skill score of each lead, then the mean over leads."""
+
+    name = "hss_per_lead"
+    mean_over_leads = True

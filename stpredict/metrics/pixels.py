@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stpredict.frames import FrameSpec
+from stpredict.metrics.bootstrap import Numbers
+from stpredict.metrics.running import ratio
 
 
 def errors(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,6 +32,22 @@ def scored_frames(valid: Tensor) -> Tensor:
     return (frame_counts(valid) > 0).double()
 
 
+def any_missing(films: Tensor) -> bool:
+    """Return whether any pixel of ``(B, T, C, H, W)`` may be missing: True if one is NaN, or if infinities hide it."""
+    return bool(films.flatten(2).sum(2).isnan().any())
+
+
+def frame_errors(prediction: Tensor, truth: Tensor, power: int) -> tuple[Tensor, Tensor]:
+    """Return the absolute or squared errors of films ``(B, T, C, H, W)``, summed over each frame, and its number of valid pixels."""
+    if any_missing(truth):
+        error, valid = errors(prediction, truth)
+        count = frame_counts(valid)
+    else:
+        error = prediction - truth
+        count = torch.full(truth.shape[:2], truth.shape[2:].numel(), dtype=torch.float64, device=truth.device)
+    return frame_sums(error.abs_() if power == 1 else error.square_()), count
+
+
 class MeanSquaredError:
     """Squared error, mean over valid pixels; in squared units."""
 
@@ -38,8 +57,7 @@ class MeanSquaredError:
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of squared errors of each frame and its number of valid pixels."""
-        error, valid = errors(prediction, truth)
-        return frame_sums(error.square()), frame_counts(valid)
+        return frame_errors(prediction, truth, 2)
 
 
 class MeanAbsoluteError:
@@ -51,8 +69,7 @@ class MeanAbsoluteError:
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of absolute errors of each frame and its number of valid pixels."""
-        error, valid = errors(prediction, truth)
-        return frame_sums(error.abs()), frame_counts(valid)
+        return frame_errors(prediction, truth, 1)
 
 
 class SummedSquaredError:
@@ -64,8 +81,8 @@ class SummedSquaredError:
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of squared errors of each frame, and 1."""
-        error, valid = errors(prediction, truth)
-        return frame_sums(error.square()), scored_frames(valid)
+        total, count = frame_errors(prediction, truth, 2)
+        return total, (count > 0).double()
 
 
 class SummedAbsoluteError:
@@ -77,8 +94,28 @@ class SummedAbsoluteError:
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the sum of absolute errors of each frame, and 1."""
-        error, valid = errors(prediction, truth)
-        return frame_sums(error.abs()), scored_frames(valid)
+        total, count = frame_errors(prediction, truth, 1)
+        return total, (count > 0).double()
+
+
+class RootMeanSquaredError(MeanSquaredError):
+    """The root of the mean squared error over all valid pixels of all frames; in units. Not the mean of the frames' roots."""
+
+    name = "rmse"
+
+    def value(self, totals: Numbers, weights: Numbers) -> Numbers:
+        """Return the root of totals over weights."""
+        return np.sqrt(ratio(totals, weights))
+
+
+class RootSummedSquaredError(SummedSquaredError):
+    """The root of ``mse_sum``: of squared errors, summed over a frame, mean over frames. The "RMSE" of OpenSTL."""
+
+    name = "rmse_sum"
+
+    def value(self, totals: Numbers, weights: Numbers) -> Numbers:
+        """Return the root of totals over weights."""
+        return np.sqrt(ratio(totals, weights))
 
 
 class PeakSignalToNoise:
@@ -93,7 +130,6 @@ class PeakSignalToNoise:
 
     def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
         """Return the ratio of each frame, and 1."""
-        error, valid = errors(prediction, truth)
-        count = frame_counts(valid)
-        ratio = 10.0 * torch.log10(spec.value_range**2 * count / frame_sums(error.square()))
-        return torch.where(count > 0, ratio, 0.0), (count > 0).double()
+        squared, count = frame_errors(prediction, truth, 2)
+        decibels = 10.0 * torch.log10(spec.value_range**2 * count / squared)
+        return torch.where(count > 0, decibels, 0.0), (count > 0).double()

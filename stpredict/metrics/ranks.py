@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stpredict.frames import FrameSpec
+from stpredict.metrics.bootstrap import Numbers
 from stpredict.metrics.crps import as_members
-from stpredict.metrics.running import Numbers
 
 
 class RankHistogram:

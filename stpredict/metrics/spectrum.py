@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stpredict.frames import FrameSpec
+from stpredict.metrics.bootstrap import Numbers
 from stpredict.metrics.pixels import scored_frames
-from stpredict.metrics.running import Numbers
 
 SMALL = 8.0
 """Wavelength in pixels up to which detail counts as small: blurring begins there."""
@@ -24,15 +24,19 @@ def radial_spectrum(fields: Tensor) -> Tensor:
     frames are counted alike. Equals ``pysteps.utils.spectral.rapsd``.
     """
     height, width = fields.shape[-2:]
-    power = torch.fft.fft2(fields.double()).abs().square() / (height * width)
-    rows, columns = (torch.fft.fftfreq(side, 1.0 / side, dtype=torch.float64, device=fields.device) for side in (height, width))
+    half = torch.fft.rfft2(fields.double())  # what is left out has the power of what is its mirror image in the origin
+    rows = torch.fft.fftfreq(height, 1.0 / height, dtype=torch.float64, device=fields.device)
+    columns = torch.arange(width // 2 + 1, dtype=torch.float64, device=fields.device)
     radius = torch.sqrt(rows[:, None].square() + columns.square()).round().long().flatten()
+    mirrored = (columns > 0) & (2 * columns < width)
+    times = (1.0 + mirrored.double()).expand(height, -1).flatten()
     length = (max(height, width) + 1) // 2
     inside = radius < length
-    radius = radius[inside]
+    radius, times = radius[inside], times[inside]
+    power = half.abs().square_().flatten(-2)[..., inside] * (times / (height * width))
     sums = torch.zeros(*fields.shape[:-2], length, dtype=torch.float64, device=fields.device)
-    sums.index_add_(-1, radius, power.flatten(-2)[..., inside])
-    return sums / torch.bincount(radius, minlength=length)
+    sums.index_add_(-1, radius, power)
+    return sums / torch.zeros(length, dtype=torch.float64, device=fields.device).index_add_(0, radius, times)
 
 
 def spectra(prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,3 +91,22 @@ class SmallScalePower:
         first, second, _ = spectra(prediction, truth, spec)
         start = math.ceil(max(truth.shape[-2:]) / SMALL)
         return first[..., start:].sum(-1), second[..., start:].sum(-1)
+
+
+class PowerRatio:
+    """The forecasts' mean power over the truth's at each wavelength; 1 is right, less is blurred, more is noisy.
+
+    Wavenumber 0, the mean, is left out. The one number is the mean over the other wavenumbers.
+    """
+
+    name = "power_ratio"
+
+    def parts(self, spec: FrameSpec) -> tuple[str, ...]:
+        """Return the wavelengths, such as ``8 px``: waves along the longer side, from one on."""
+        side = max(spec.height, spec.width)
+        return tuple(f"{side / number:.6g} px" for number in range(1, (side + 1) // 2))
+
+    def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
+        """Return the spectra of forecast and truth without wavenumber 0, ``(B, T, K - 1)``."""
+        first, second, _ = spectra(prediction, truth, spec)
+        return first[..., 1:], second[..., 1:]

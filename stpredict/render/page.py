@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +27,20 @@ UNCOVERED = (52, 55, 60)
 class Theme:
     """The colours of a page: of its paper, its text, and of what tells observed from forecast frames.
 
-    ``observed`` and ``forecast`` are the sky blue and the orange that the colour-blind can tell apart as well
-    (M. Okabe and K. Ito, Color universal design, 2008).
+    ``observed`` and ``forecast`` are a blue and an orange that the colour-blind can tell apart as well, on dark paper the lighter ones
+    of two such pairs (M. Okabe and K. Ito, Color universal design, 2008).
     """
 
     paper: str
     text: str
     line: str
-    observed: str = "#56b4e9"
-    forecast: str = "#e69f00"
+    observed: str
+    forecast: str
 
 
-DARK = Theme(paper="#24272c", text="#e8eaed", line="#5b6068")
-LIGHT = Theme(paper="#ffffff", text="#1b1d21", line="#a4a8ae")
+DARK = Theme(paper="#24272c", text="#e8eaed", line="#5b6068", observed="#56b4e9", forecast="#e69f00")
+LIGHT = Theme(paper="#ffffff", text="#1b1d21", line="#a4a8ae", observed="#0072b2", forecast="#d55e00")
+THEMES = {"dark": DARK, "light": LIGHT}
 
 
 def text_size(height: int, width: int) -> int:
@@ -52,6 +53,7 @@ def line_height(size: int) -> int:
     return 2 * round(0.75 * size)
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, size: int) -> int:
     """Return the width of a text in pixels."""
     return int(np.ceil(_font(size).getlength(text)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from stpredict.render.colours import ColourMap, error_colours, round_up, value_colours
 from stpredict.render.geography import draw_lines
 from stpredict.render.page import DARK, UNCOVERED, Theme, bar_height, hatch, legend, line_height, text_size, text_width, write
-from stpredict.render.panels import Panel, evenly
+from stpredict.render.panels import Panel, evenly, in_rows
 
 _LINE = (226, 229, 233)
 
@@ -53,13 +54,16 @@ class Painter:
             colours = self.values.paint(frame[0])
         else:
             colours = self.levels.classes(frame).astype(np.uint8).transpose(1, 2, 0)
+        covered = self.covered[::-1] if self.flip else self.covered
+        gaps = missing.any()
+        if gaps:
+            colours[missing & ~covered] = UNCOVERED
         picture = self._enlarge(colours)
-        if missing.any():
-            covered = self.covered[::-1] if self.flip else self.covered
-            where = self._enlarge(missing.astype(np.uint8)).view(np.bool_)
-            picture[where] = hatch(*picture.shape[:2])[where]
-            picture[self._enlarge((missing & ~covered).astype(np.uint8)).view(np.bool_)] = UNCOVERED
-        picture[self._drawn] = _LINE
+        if gaps:
+            where = self._enlarge((missing & covered).astype(np.uint8))
+            cv2.copyTo(hatch(*picture.shape[:2]), where, picture)
+        if self.lines:
+            picture[self._drawn] = _LINE
         return picture
 
     @cached_property
@@ -69,7 +73,8 @@ class Painter:
         return draw_lines(self.lines, height, width, self.scale)
 
     def _enlarge(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return picture.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
+        # Columns first: whole rows are copied faster than single pixels.
+        return picture.repeat(self.scale, axis=1).repeat(self.scale, axis=0)
 
 
 def make_painter(
@@ -91,8 +96,8 @@ def make_painter(
     return Painter(values, error_colours(extent), levels, scale, row_origin == "south", _covered(panels), lines)
 
 
-def draw_legends(painter: Painter, panels: Sequence[Panel], units: str, size: int, height: int, theme: Theme) -> list[Image.Image]:
-    """Return the legends that these panels need: of values unless their units are 1, and of errors.
+def draw_legends(painter: Painter, panels: Sequence[Panel], units: str, size: int, height: int, theme: Theme) -> dict[str, Image.Image]:
+    """Return the legends that these panels need, by their headings: of values unless their units are 1, and of errors.
 
     Their bars are ``height`` pixels high, or more where that is too little for their ticks.
     """
@@ -101,12 +106,12 @@ def draw_legends(painter: Painter, panels: Sequence[Panel], units: str, size: in
     missing = any((gap & painter.covered).any() for panel in panels for gap in _gaps(panel))
     keys = [*(["missing"] if missing else []), *([] if painter.covered.all() else ["no coverage"])]
     height = max(height, 6 * line_height(size), bar_height(len(painter.values.ticks), len(keys), size) if values else 0)
-    legends = []
+    legends = {}
     if values:
-        legends.append(legend(units, painter.values, size, height, theme, keys))
+        legends[units] = legend(units, painter.values, size, height, theme, keys)
     if errors:
         heading = "error" if units == "1" else f"error {units}"
-        legends.append(legend(heading, painter.errors, size, height, theme, [] if values else keys))
+        legends[heading] = legend(heading, painter.errors, size, height, theme, [] if values else keys)
     return legends
 
 
@@ -128,11 +133,11 @@ def _gaps(panel: Panel) -> Iterator[NDArray[np.bool_]]:
 def _covered(panels: Sequence[Panel]) -> NDArray[np.bool_]:
     """Return where something is seen at some time, ``(H, W)``: what is missing in every frame with a gap lies outside of the radar's reach.
 
-    One such frame tells nothing.
+    The first panel of each row tells it, since what was observed stands there; one such frame tells nothing.
     """
     never, count = np.ones(panels[0].frames.shape[2:], dtype=np.bool_), 0
-    for panel in panels:
-        for gap in _gaps(panel) if panel.kind == "value" else ():
+    for first, *_ in in_rows(panels).values():
+        for gap in _gaps(first) if first.kind == "value" else ():
             never &= gap
             count += 1
     return ~never if count > 1 else np.ones_like(never)

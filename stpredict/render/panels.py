@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,23 +21,27 @@ class Panel:
         frames: ``(T, C, H, W)`` float32 physical values, NaN = missing. C = 1 is shown by a colour map, C = 3 as red, green
             and blue in the value range. A frame may be missing altogether: a predictor forecasts no context.
         kind: ``value``, or ``error`` for a signed difference, shown in diverging colours around 0 (of three channels: their mean).
+        row: the name of the row that it stands in, such as that of a clip; panels of one row stand side by side.
+        notes: a line for each frame, written under it, such as a score; empty: none.
     """
 
     title: str
     frames: NDArray[np.float32]
     kind: Literal["value", "error"] = "value"
+    row: str = ""
+    notes: Sequence[str] = ()
 
 
 def check_panels(panels: Sequence[Panel] | Mapping[str, Any]) -> list[Panel]:
-    """Return panels whose frames are float32 ``(T, C, H, W)`` with C = 1 or 3, all of equal T, H and W.
+    """Return panels whose frames are float32 ``(T, C, H, W)`` with C = 1 or 3, all of equal T, H and W, row by row.
 
     Args:
-        panels: panels, or title -> array ``(T, C, H, W)`` or ``(T, H, W)``.
+        panels: panels; or title -> array ``(T, C, H, W)`` or ``(T, H, W)``; or row -> title -> array.
 
     Raises:
-        UserError: there is no panel, one has another shape or an unknown kind, or two of them differ in T, H or W.
+        UserError: there is no panel, one has another shape or an unknown kind, two of them differ in T, H or W, or rows in length.
     """
-    given = [Panel(str(title), frames) for title, frames in panels.items()] if isinstance(panels, Mapping) else list(panels)
+    given = list(_named(panels)) if isinstance(panels, Mapping) else list(panels)
     if not given:
         raise UserError("There is no panel to show: give at least one film")
     checked = [_check(panel) for panel in given]
@@ -48,7 +52,28 @@ def check_panels(panels: Sequence[Panel] | Mapping[str, Any]) -> list[Panel]:
                 f"The panels differ in size: '{first.title}' is {_extent(first)}, '{other.title}' is {_extent(other)} "
                 "(frames x rows x columns); cut or pad them to one size"
             )
-    return checked
+    rows = in_rows(checked)
+    longest = max(rows, key=lambda name: len(rows[name]))
+    for name, row in rows.items():
+        if len(row) != len(rows[longest]):
+            raise UserError(f"The row '{name}' has {len(row)} panel(s), the row '{longest}' {len(rows[longest])}; give each row as many")
+    return [panel for row in rows.values() for panel in row]
+
+
+def in_rows(panels: Sequence[Panel]) -> dict[str, list[Panel]]:
+    """Return the panels of each row, in the order in which rows are first named."""
+    rows: dict[str, list[Panel]] = {}
+    for panel in panels:
+        rows.setdefault(panel.row, []).append(panel)
+    return rows
+
+
+def _named(panels: Mapping[str, Any]) -> Iterator[Panel]:
+    for name, given in panels.items():
+        if isinstance(given, Mapping):
+            yield from (Panel(str(title), frames, row=str(name)) for title, frames in given.items())
+        else:
+            yield Panel(str(name), given)
 
 
 def _check(panel: Panel) -> Panel:
@@ -62,9 +87,18 @@ def _check(panel: Panel) -> Panel:
         )
     if panel.kind not in ("value", "error"):
         raise UserError(f"The panel '{panel.title}' is of no known kind '{panel.kind}'{nearest(panel.kind, ('value', 'error'))}")
+    if len(panel.notes) not in (0, len(frames)):
+        raise UserError(f"The panel '{panel.title}' has {len(panel.notes)} notes for {len(frames)} frames; give one for each frame")
     if panel.kind == "error":
         frames = frames.mean(axis=1, keepdims=True)
-    return replace(panel, title=" ".join(panel.title.splitlines()), frames=frames)
+    return replace(
+        panel, title=one_line(panel.title), frames=frames, row=one_line(panel.row), notes=tuple(one_line(note) for note in panel.notes)
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a text without its line breaks."""
+    return " ".join(text.splitlines())
 
 
 def _extent(panel: Panel) -> str:

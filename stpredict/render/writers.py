@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,57 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stpredict.errors import UserError
-from stpredict.render.panels import evenly
+from stpredict.render.palettes import Palette, common_palette
 
 Picture = Callable[[int], NDArray[np.uint8]]
+Writer = Callable[[Path, Picture, Sequence[int], float], None]
+
+# Without B frames, which take a third of the time here and save nothing: what is drawn moves in whole pixels.
+_H264 = {"crf": "18", "preset": "veryfast", "bf": "0"}
+_VP9 = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"}
+_KEYS_ONLY = {
+    "libx264": {"crf": "26", "preset": "veryfast", "g": "1", "bf": "0"},
+    "libvpx-vp9": {"crf": "40", "b": "0", "deadline": "realtime", "cpu-used": "5", "g": "1", "lag-in-frames": "0", "auto-alt-ref": "0"},
+}
 
 
-def write_mp4(path: Path, picture: Picture, count: int, frames_per_second: float) -> None:
-    """Write H.264 in the form that browsers play: yuv420p, the index before the pictures."""
-    if not _has_av():
-        raise UserError("Writing .mp4 needs the library 'av' (pip install av); .webm works without it")
-    _encode(path, picture, count, frames_per_second, "libx264", {"crf": "18", "preset": "veryfast"})
+def write_mp4(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float) -> None:
+    """Write H.264 in the form that browsers play: yuv420p, the index before the pictures.
+
+    Raises:
+        UserError: the library or its encoder is not there.
+    """
+    if not _has_encoder("libx264"):
+        raise UserError(f"Writing .mp4 needs {_what_lacks()}; .webm works without it")
+    _encode(path, picture, times, frames_per_second, "libx264", _H264)
 
 
-def write_webm(path: Path, picture: Picture, count: int, frames_per_second: float) -> None:
-    """Write VP9, by PyAV or, where that is not installed, by OpenCV."""
-    if _has_av():
-        options = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"}
-        _encode(path, picture, count, frames_per_second, "libvpx-vp9", options)
+def write_webm(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float) -> None:
+    """Write VP9, by PyAV or, where that or its encoder is not there, by OpenCV."""
+    if _has_encoder("libvpx-vp9"):
+        _encode(path, picture, times, frames_per_second, "libvpx-vp9", _VP9)
     else:
-        _encode_by_opencv(path, picture, count, frames_per_second)
+        _encode_by_opencv(path, picture, times, frames_per_second)
 
 
-def write_gif(path: Path, picture: Picture, count: int, frames_per_second: float) -> None:
+def keys_only_suffix() -> str:
+    """Return what :func:`write_keys_only` can write on this machine: ``.mp4``, or ``.webm`` where there is no encoder of H.264."""
+    return ".mp4" if _has_encoder("libx264") else ".webm"
+
+
+def write_keys_only(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float) -> None:
+    """Write a film every frame of which stands by itself, so that a player that seeks shows the frame asked for, at once.
+
+    Where there is no PyAV, OpenCV writes VP9 that has other frames as well.
+    """
+    codec = "libx264" if path.suffix == ".mp4" else "libvpx-vp9"
+    if _has_encoder(codec):
+        _encode(path, picture, times, frames_per_second, codec, _KEYS_ONLY[codec])
+    else:
+        _encode_by_opencv(path, picture, times, frames_per_second)
+
+
+def write_gif(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float) -> None:
     """Write an endless GIF whose frames share one palette.
 
     Raises:
@@ -43,25 +72,39 @@ def write_gif(path: Path, picture: Picture, count: int, frames_per_second: float
     """
     if frames_per_second > 50:
         raise UserError(f"A GIF shows at most 50 frames per second, not {frames_per_second:g}; choose fewer, or another format")
-    entries = _common_palette(picture, count)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(entries)
-    images = (Image.fromarray(picture(time)).quantize(palette=palette, dither=Image.Dither.NONE) for time in range(count))
-    _save_animation(path, images, frames_per_second, palette=entries)
+    palette = Palette(common_palette(picture, sorted(set(times))))
+    _save_animation(path, lambda time: palette.image(picture(time)), times, frames_per_second, palette=palette.entries, optimize=False)
 
 
-def write_webp(path: Path, picture: Picture, count: int, frames_per_second: float) -> None:
+def write_webp(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float) -> None:
     """Write an endless WebP without loss."""
-    images = (Image.fromarray(picture(time)) for time in range(count))
-    _save_animation(path, images, frames_per_second, lossless=True, quality=20, method=2)
+    _save_animation(
+        path,
+        lambda time: Image.fromarray(picture(time)),
+        times,
+        frames_per_second,
+        lossless=True,
+        quality=20,
+        method=0,
+        minimize_size=False,
+    )
 
 
-WRITERS: dict[str, Callable[[Path, Picture, int, float], None]] = {
-    ".mp4": write_mp4,
-    ".webm": write_webm,
-    ".gif": write_gif,
-    ".webp": write_webp,
-}
+WRITERS: Mapping[str, Writer] = {".mp4": write_mp4, ".webm": write_webm, ".gif": write_gif, ".webp": write_webp}
+"""Each writes a film: frame ``times[k]`` of a picture is shown ``k / frames_per_second`` seconds after the start."""
+
+
+def _has_encoder(name: str) -> bool:
+    if not _has_av():
+        return False
+    from av.codec import Codec
+    from av.codec.codec import UnknownCodecError
+
+    try:
+        Codec(name, "w")
+    except UnknownCodecError:
+        return False
+    return True
 
 
 def _has_av() -> bool:
@@ -74,14 +117,27 @@ def _has_av() -> bool:
     return True
 
 
-def _encode(path: Path, picture: Picture, count: int, frames_per_second: float, codec: str, options: dict[str, str]) -> None:
-    import av
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+def _what_lacks() -> str:
+    return "the encoder libx264, which this machine's 'av' lacks" if _has_av() else "the library 'av' (pip install av)"
 
-    height, width, _ = picture(0).shape
+
+def _in_order(picture: Picture, times: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pictures of a film; one that stands for a while is drawn once."""
+    drawn, last = -1, np.zeros((0, 0, 3), dtype=np.uint8)
+    for time in times:
+        if time != drawn:
+            drawn, last = time, picture(time)
+        yield last
+
+
+def _encode(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float, codec: str, options: Mapping[str, str]) -> None:
+    import av
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+
+    height, width, _ = picture(times[0]).shape
     container_options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=container_options) as container:
-        stream = container.add_stream(codec, rate=Fraction(frames_per_second).limit_denominator(1_000_000), options=options)
+        stream = container.add_stream(codec, rate=Fraction(frames_per_second).limit_denominator(1_000_000), options=dict(options))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         # Players guess the colours of a film that does not say how they are coded, each in its own way.
@@ -89,23 +145,23 @@ def _encode(path: Path, picture: Picture, count: int, frames_per_second: float, 
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
-        for time in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(time), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
-            frame.pts = time
+        convert = VideoReformatter()  # one for all frames, since its tables take longer to make than a frame to convert
+        for number, shown in enumerate(_in_order(picture, times)):
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+            frame = convert.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+            frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        _check_count(path, sum(1 for _ in container.decode(video=0)), count)
+        _check_count(path, sum(packet.size > 0 for packet in container.demux(video=0)), len(times))
 
 
-def _encode_by_opencv(path: Path, picture: Picture, count: int, frames_per_second: float) -> None:
-    height, width, _ = picture(0).shape
+def _encode_by_opencv(path: Path, picture: Picture, times: Sequence[int], frames_per_second: float) -> None:
+    height, width, _ = picture(times[0]).shape
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), frames_per_second, (width, height))
     try:
-        for time in range(count):
-            writer.write(cv2.cvtColor(picture(time), cv2.COLOR_RGB2BGR))
+        for shown in _in_order(picture, times):
+            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
     finally:
         writer.release()
     film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -113,7 +169,7 @@ def _encode_by_opencv(path: Path, picture: Picture, count: int, frames_per_secon
     while film.grab():
         found += 1
     film.release()
-    _check_count(path, found, count)
+    _check_count(path, found, len(times))
 
 
 def _check_count(path: Path, found: int, count: int) -> None:
@@ -122,24 +178,24 @@ def _check_count(path: Path, found: int, count: int) -> None:
         raise OSError(f"Only {found} of {count} frames could be written to '{path.parent}'; is the disk full?")
 
 
-def _save_animation(path: Path, images: Iterator[Image.Image], frames_per_second: float, **options: Any) -> None:
-    first = next(images)
-    first.save(path, save_all=True, append_images=images, duration=1000 / frames_per_second, loop=0, **options)
+def _save_animation(
+    path: Path, image: Callable[[int], Image.Image], times: Sequence[int], frames_per_second: float, **options: Any
+) -> None:
+    """Write pictures, each for as long as it stands."""
+    stands = [(time, len(list(group))) for time, group in groupby(times)]
+    durations = [1000 / frames_per_second * count for _, count in stands]
+    changes = 0
 
+    def images() -> Iterator[Image.Image]:
+        nonlocal changes
+        last = None
+        for time, _ in stands:
+            shown = image(time)
+            changes += shown != last
+            yield (last := shown)
 
-def _common_palette(picture: Picture, count: int) -> bytes:
-    """Return up to 256 colours, three bytes each, for all frames, made from up to 16 of them.
-
-    Half of it goes to the commonest colours as they are, so that neither the paper nor a step of a colour map (its legend makes it
-    common, however few pixels a storm's core has) becomes another; the rest of the colours share what is left.
-    """
-    numbers: Counter[Any] = Counter()
-    for time in evenly(count, 16):
-        image = Image.fromarray(picture(time))
-        numbers.update({colour: number for number, colour in image.getcolors(image.width * image.height) or ()})
-    colours = np.array([colour for colour, _ in numbers.most_common()], dtype=np.uint8)
-    kept, shared = (colours, colours[:0]) if len(colours) <= 256 else (colours[:128], colours[128:])
-    entries = kept.tobytes()
-    if len(shared):
-        entries += bytes(Image.fromarray(shared[None]).quantize(256 - len(kept), Image.Quantize.MEDIANCUT).getpalette() or ())
-    return entries
+    drawn = images()
+    next(drawn).save(path, save_all=True, append_images=drawn, duration=durations, loop=0, **options)
+    with Image.open(path) as written:
+        # Two equal pictures after each other become one that stands longer.
+        _check_count(path, getattr(written, "n_frames", 1), changes)

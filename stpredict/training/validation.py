@@ -12,7 +12,8 @@ from stpredict.data.loader import batches, collate, ordered
 from stpredict.devices import autocast
 from stpredict.frames import Batch
 from stpredict.losses.pixels import L2
-from stpredict.render import Panel, save_curves, save_film
+from stpredict.render import Panel, save_curves
+from stpredict.showing import show_panels
 from stpredict.training.run import Log, Run
 from stpredict.training.work import Work
 
@@ -64,23 +65,17 @@ def draw_pictures(work: Work, run: Run, log: Log, step: int, moving: bool = Fals
     """
     clips = work.validation
     assert clips is not None, "pictures are drawn at validations"
-    batch = collate([(0, clips[0])])
+    clip = clips[0]
+    batch = collate([(0, clip)])
     physical = batch.physical(clips.packing, "cpu")[0]
     future, _, _ = forecast(work, clips, batch)
     predicted = torch.full_like(physical, torch.nan)
     predicted[clips.context :] = clips.spec.unscale(future[0]).cpu()
     names = {"forecast": f"step-{step:08d}.png"} | ({"film": f"step-{step:08d}.gif"} if moving else {})
     files = {name: run.pictures / file for name, file in names.items()}
-    transform = clips.spec.transform
+    panels = [Panel("true", physical.numpy()), Panel("predicted", predicted.numpy())]
     for path in files.values():
-        save_film(
-            [Panel("true", physical.numpy()), Panel("predicted", predicted.numpy())],
-            path,
-            units=clips.spec.units,
-            value_range=(transform.low, transform.high),
-            context=clips.context,
-            row_origin=clips.spec.grid.row_origin if clips.spec.grid else "north",
-        )
+        show_panels(panels, clips.spec, path, context=clips.context, times=clip.times, grid=clips.grid(0))
     files["curves"] = run.pictures / "curves.png"
     columns = {name: log.column(name) for name in ("loss", "validation_loss", "learning_rate")}
     save_curves({name: column for name, column in columns.items() if column}, files["curves"], title=run.folder.name)

@@ -24,25 +24,21 @@ class Convention:
 
     Attributes:
         name: in words.
+        protocol: under which the scores here are defined alike.
         same: score of the page -> the score here that is defined alike.
-        other: score of the page -> in what its definition differs from the score of that name here.
     """
 
     name: str
+    protocol: str
     same: Mapping[str, str]
-    other: Mapping[str, str]
 
 
 FRAME_SUMS = Convention(
     "sums over a frame, mean over frames",
-    same={"mse": "mse_sum", "mae": "mae_sum"},
-    other={
-        "ssim": "a uniform window of 7 x 7, value range 2, forecasts clipped",
-        "psnr": "forecasts clipped to [0, 1]",
-        "lpips": "a trained network, which is not here",
-    },
+    "openstl",
+    same={"mse": "mse_sum", "mae": "mae_sum", "ssim": "ssim_range2", "psnr": "psnr", "lpips": "lpips"},
 )
-PIXEL_MEANS = Convention("means over pixels", same={"mse": "mse", "mae": "mae"}, other={"rmse": "the root of the mean of all"})
+PIXEL_MEANS = Convention("means over pixels", "per-pixel", same={"mse": "mse", "mae": "mae", "rmse": "rmse"})
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,7 @@ class Benchmark:
         shape: (C, H, W) of a frame.
         columns: the scores, in the order in which :data:`CATALOGUE` lists them.
         convention: how they are counted.
+        clips: how many there are, or None where the page and the files' own description do not say.
     """
 
     title: str
@@ -74,6 +71,7 @@ class Benchmark:
     files: str = ""
     columns: tuple[str, ...] = ("mse", "mae", "ssim", "psnr")
     convention: Convention = FRAME_SUMS
+    clips: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ _VIDEO, _TRAFFIC, _WEATHER = (f"{_PAGES}/{name}_benchmarks.md" for name in ("vid
 _ALL_FIVE = ("mse", "mae", "ssim", "psnr", "lpips")
 
 _MOVING_MNIST = Benchmark(
-    "Moving MNIST", "mmnist-weights", _VIDEO, 10, 10, (1, 64, 64), "moving_mnist", "classic", files="mnist_test_seq.npy"
+    "Moving MNIST", "mmnist-weights", _VIDEO, 10, 10, (1, 64, 64), "moving_mnist", "classic", files="mnist_test_seq.npy", clips=10_000
 )
 _MOVING_FASHION = Benchmark("Moving FashionMNIST", "mfmnist-weights", _VIDEO, 10, 10, (1, 64, 64))
 _MOVING_CIFAR = Benchmark("Moving MNIST on CIFAR-10", "mmnist-cifar-weights", _VIDEO, 10, 10, (3, 64, 64))

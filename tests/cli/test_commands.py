@@ -113,7 +113,7 @@ def test_scores_and_their_json(there: Path, capsys: pytest.CaptureFixture[str]) 
     ask("evaluate run --data moving_digits --limit 4 --out scores.json --save-forecasts forecasts.npz --device cpu")
     table = capsys.readouterr().out
     told = json.loads(Path("scores.json").read_text())
-    assert set(told) == {"protocol", "data", "scores", "version"}
+    assert set(told) == {"protocol", "data", "predictors", "scores", "better", "resample", "selected", "version"}
     assert told["protocol"] == "per-pixel" and told["version"] == stpredict.__version__
     about = told["data"]
     assert (about["card"], about["split"], about["clips"], about["context"], about["horizon"]) == ("moving_digits", "test", 4, 3, 2)
@@ -121,7 +121,10 @@ def test_scores_and_their_json(there: Path, capsys: pytest.CaptureFixture[str]) 
     baselines = ["persistence", "extrapolation", "context-mean", "training-mean"]
     assert list(told["scores"]) == ["run", *baselines] and all(name in table for name in told["scores"])
     assert all(set(by_score) == {"mse", "mae", "mse_sum", "mae_sum", "ssim", "psnr"} for by_score in told["scores"].values())
-    assert all(set(score) == {"mean", "per_lead"} for by_score in told["scores"].values() for score in by_score.values())
+    keys = {"mean", "interval", "per_lead", "per_lead_interval"}
+    assert all(set(score) == keys for by_score in told["scores"].values() for score in by_score.values())
+    assert [about["kind"] for about in told["predictors"].values()] == ["predictor"] + ["baseline"] * 4
+    assert told["predictors"]["run"]["network"] == "predrnn" and told["predictors"]["run"]["provenance"]["data"]["card"] == "moving_digits"
 
     # The scores of persistence, worked out here.
     clips = stpredict.load_data("moving_digits", None, "test", context=3, horizon=2, settings={"digits": 1, "size": 32, "test_clips": 5})

@@ -121,7 +121,7 @@ def test_from_a_name_to_the_published_figure(there: Path, mirror: str, capsys: p
     told = " ".join(capsys.readouterr().out.split())
     frames = np.load("mnist_test_seq.npy").transpose(1, 0, 2, 3)[:, :, None].astype(np.float32) / 255.0
     forecast = import_predictor("model.pth", patch_size=4, context=10).forecast(frames[:, :10], 10)
-    assert f"{np.mean((forecast - frames[:, 10:]) ** 2, axis=(0, 1)).sum():.5g}" in told and "700" in told and "not comparable" in told
+    assert f"{np.mean((forecast - frames[:, 10:]) ** 2, axis=(0, 1)).sum():.5g}" in told and "700" in told and "protocol openstl" in told
 
 
 def test_a_file_fetched_by_hand_is_known_by_its_name(there: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
-from stpredict.forecasts import ForecastFile, ForecastWriter, clip_digests, truth_hash
+from stpredict.forecasts import ForecastFile, ForecastWriter, clip_digests, join_forecasts, truth_hash
 from stpredict.frames import Batch, Clip, FrameSpec, Grid, Packing, Transform
 
 SPEC = FrameSpec(
     2, 3, 4, units="mm/h", transform=Transform("log", high=60.0), time_step=300.0, grid=Grid("+proj=stere", (0.0, 1.0, 2.0, 3.0))
 )
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "0.1.0"
 SUFFIXES = pytest.mark.parametrize("suffix", [".h5", ".npz"])
 
 
@@ -51,11 +52,16 @@ def write(path: Path, *, data: ClipSet | None = None, clock: bool = True) -> Pat
     return path
 
 
+def read(file: ForecastFile, *indices: int, data: ClipSet | None = None, clock: bool = True) -> torch.Tensor:
+    part = batch(*indices, clock=clock)
+    return file.forecast_batch(part, part.physical(Packing(), "cpu"), data or Toy())
+
+
 @SUFFIXES
 def test_what_was_written_is_read(tmp_path: Path, suffix: str) -> None:
     file = ForecastFile(write(tmp_path / f"nowcast{suffix}"))
-    torch.testing.assert_close(file.forecast_clips([0, 1, 2, 3, 4], 3), forecasts(), rtol=0, atol=0)
-    torch.testing.assert_close(file.forecast_clips([3, 1], 3), forecasts()[[3, 1]], rtol=0, atol=0)
+    torch.testing.assert_close(read(file, 0, 1, 2, 3, 4), forecasts(), rtol=0, atol=0)
+    torch.testing.assert_close(read(file, 3, 1), forecasts()[[3, 1]], rtol=0, atol=0)
     assert (file.name, file.predictor, file.card, file.split) == (f"nowcast{suffix}", "my predictor", "toy", "test")
     assert (file.spec, file.context, file.horizon, len(file)) == (SPEC, 2, 3, 5)
     assert file.hash == truth_hash(2, 3, clip_digests(batch(0, 1, 2, 3, 4)))
@@ -110,7 +116,8 @@ def test_memory_is_bounded_by_a_batch(tmp_path: Path, suffix: str) -> None:
         for index in range(clips):
             writer.write(torch.ones(1, 4, 1, 256, 256), Batch(one.frames, None, None, (index,)), digests)
     file = ForecastFile(path)
-    assert all(file.forecast_clips([index], 4).sum() == 4 * 256 * 256 for index in range(clips))
+    batches = (Batch(one.frames, None, None, (index,)) for index in range(clips))
+    assert all(file.forecast_batch(part, one.frames.float(), Large()).sum() == 4 * 256 * 256 for part in batches)
     assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
     tracemalloc.stop()
 
@@ -125,20 +132,124 @@ def test_only_known_suffixes(tmp_path: Path) -> None:
 @SUFFIXES
 def test_other_clips_are_refused(tmp_path: Path, suffix: str) -> None:
     file = ForecastFile(write(tmp_path / f"a{suffix}"))
-    file.check(Toy(), 5)
-    file.check_truth((3, 4), clip_digests(batch(3, 4)))
+    assert file.clips(Toy(), 5) == [0, 1, 2, 3, 4] and file.clips(Toy(), 2) == [0, 1]
 
     class Other(Toy):
-        split, horizon, spec = "validation", 4, FrameSpec(2, 3, 5, units="mm/h")
+        split, horizon, spec = "validation", 4, FrameSpec(2, 3, 5, units="dBZ")
 
-    with pytest.raises(UserError, match="split test instead of validation, horizon 3 instead of 4, frames 2 x 3 x 4 instead of 2 x 3 x 5"):
-        file.check(Other(), 5)
+    facts = "split test instead of validation, horizon 3 instead of 4, frames 2 x 3 x 4 instead of 2 x 3 x 5, units mm/h instead of dBZ"
+    with pytest.raises(UserError, match=facts):
+        file.clips(Other(), 5)
     with pytest.raises(UserError, match="forecasts 5 clips, and clip 5 is not among them"):
-        file.check(Toy(), 6)
+        read(file, 5)
+    part = batch(2)
     with pytest.raises(UserError, match="clip 3 of 'toy' test had other frames or times"):
-        file.check_truth((3,), clip_digests(batch(2)))
-    with pytest.raises(UserError, match="holds forecasts of 3 frames, not 2"):
-        file.forecast_clips([0], 2)
+        file.forecast_batch(Batch(part.frames, None, None, (3,), part.times), part.frames.float(), Toy())
+    with pytest.raises(UserError, match="clip 3 of 'toy' test had other frames or times"):
+        read(file, 3, clock=False)
+    with pytest.raises(UserError, match="holds forecasts of 3 frames, not 4"):
+        read(file, 0, data=Other())
+
+
+@SUFFIXES
+def test_some_clips_of_a_split_in_any_order(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    with ForecastWriter(path, "p", Toy(), 2) as writer:
+        for index in (4, 2):
+            part = batch(index)
+            writer.write(forecasts()[[index]], part, clip_digests(part))
+    file = ForecastFile(path)
+    assert file.clips(Toy(), 5) == [2, 4] and file.clips(Toy(), 4) == [2]
+    torch.testing.assert_close(read(file, 2, 4), forecasts()[[2, 4]], rtol=0, atol=0)
+    assert file.hash == truth_hash(2, 3, clip_digests(batch(2, 4))), "in the order of the clips, however they were written"
+    with pytest.raises(UserError, match="forecasts 2 clips, the first of which is 2: ask for more than 2"):
+        file.clips(Toy(), 2)
+
+
+@SUFFIXES
+def test_what_an_older_version_wrote_is_read(suffix: str) -> None:
+    file = ForecastFile(FIXTURES / f"saved_forecasts{suffix}")
+    torch.testing.assert_close(read(file, 0, 3, 4), forecasts()[[0, 3, 4]], rtol=0, atol=0)
+    assert (file.members, file.spec, file.context, file.hash) == (None, SPEC, 2, truth_hash(2, 3, clip_digests(batch(0, 1, 2, 3, 4))))
+    assert "5 clips of 'toy' test, by my predictor; units mm/h" in file.describe()
+
+
+@SUFFIXES
+def test_members_are_written_and_read(tmp_path: Path, suffix: str) -> None:
+    path, members = tmp_path / f"a{suffix}", torch.stack([forecasts(), forecasts() + 1, forecasts() * 2, -forecasts()], dim=1)
+    with ForecastWriter(path, "p", Toy(), 5, members=4) as writer:
+        for some in ((0, 1, 2), (3, 4)):
+            part = batch(*some)
+            writer.write(members[list(some)], part, clip_digests(part))
+    file = ForecastFile(path)
+    assert file.members == 4 and "4 members" in file.describe()
+    torch.testing.assert_close(read(file, 1, 4), members[[1, 4]], rtol=0, atol=0)
+    if suffix == ".h5":
+        with h5py.File(path) as raw:
+            assert raw["forecast"].chunks == (1, 1, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("suffixes", [(".h5", ".h5", ".h5"), (".npz", ".npz", ".npz"), (".npz", ".h5", ".npz")])
+@pytest.mark.parametrize("clock", [True, False])
+def test_parts_of_several_processes_join_to_what_one_would_have_written(tmp_path: Path, suffixes: tuple[str, ...], clock: bool) -> None:
+    parts = []
+    for rank, some in enumerate(((0, 3), (1, 4), (2,))):
+        parts.append(tmp_path / f"part-{rank}{suffixes[rank]}")
+        with ForecastWriter(parts[-1], "my predictor", Toy(), len(some)) as writer:
+            part = batch(*some, clock=clock)
+            writer.write(forecasts()[list(some)], part, clip_digests(part))
+    out = tmp_path / f"joined{suffixes[0]}"
+    join_forecasts(parts[::-1], out)
+    alone = write(tmp_path / f"alone{suffixes[0]}", clock=clock)
+    joined, single = ForecastFile(out), ForecastFile(alone)
+    assert (joined.indices, joined.digests, joined.hash) == (single.indices, single.digests, single.hash)
+    torch.testing.assert_close(read(joined, 0, 1, 2, 3, 4, clock=clock), forecasts(), rtol=0, atol=0)
+    if clock:
+        np.testing.assert_array_equal(joined.times, single.times)
+    if suffixes[0] == ".npz":
+        with zipfile.ZipFile(out) as ours, zipfile.ZipFile(alone) as theirs:
+            assert {name: ours.read(name) for name in ours.namelist()} == {name: theirs.read(name) for name in theirs.namelist()}
+
+
+def test_joining_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = write(tmp_path / "a.npz"), tmp_path / "b.npz"
+    out = tmp_path / "out.npz"
+    with pytest.raises(UserError, match=r"Clip 0 is both in .*a\.npz and in .*a\.npz"):
+        join_forecasts([first, first], out)
+    with ForecastWriter(second, "another", Toy(), 1) as writer:
+        part = batch(0)
+        writer.write(forecasts()[:1], part, clip_digests(part))
+    with pytest.raises(UserError, match="do not belong together: their predictor differs"):
+        join_forecasts([first, second], out)
+    write(second, clock=False)
+    with pytest.raises(UserError, match="only one of them has times"):
+        join_forecasts([first, second], out)
+
+    def fail(file: ForecastFile, rows: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ForecastFile, "read_rows", fail)
+    with pytest.raises(OSError, match="No space left"):
+        join_forecasts([first], out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+
+
+def test_joining_takes_little_memory(tmp_path: Path) -> None:
+    class Large(Toy):
+        spec, context, horizon = FrameSpec(1, 128, 128), 1, 4
+
+    parts = [tmp_path / f"{rank}.npz" for rank in range(2)]
+    for rank, path in enumerate(parts):
+        with ForecastWriter(path, "p", Large(), 80) as writer:
+            for index in range(rank, 160, 2):
+                part = Batch(torch.zeros(1, 5, 1, 128, 128, dtype=torch.uint8), None, None, (index,))
+                writer.write(torch.full((1, 4, 1, 128, 128), float(index)), part, clip_digests(part))
+    tracemalloc.start()
+    join_forecasts(parts, tmp_path / "all.npz")  # 40 MiB
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
+    with np.load(tmp_path / "all.npz") as arrays:
+        np.testing.assert_array_equal(arrays["forecast"][:, 0, 0, 5, 5], np.arange(160))
 
 
 def test_digests_tell_frames_masks_and_times_apart() -> None:
@@ -208,6 +319,8 @@ DAMAGE: list[tuple[str, Callable[[dict[str, bytes]], Any]]] = [
     ("'horizon' is True", about(horizon=True)),
     ("'context' is '2'", about(context="2")),
     ("'spec' is None", about(spec=None)),
+    ("'members' is 'two'", about(members="two")),
+    ("instead of float32 5 x 2 x 3", about(members=2)),
     ("no frame spec", about(spec={"channels": 2})),
     ("instead of float32 5 x 9", about(horizon=9)),
     ("magic", lambda e: e.update({"times.npy": b"no array" * 9})),

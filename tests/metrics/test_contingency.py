@@ -16,7 +16,7 @@ from stpredict.metrics import RunningScore, create_scores
 from stpredict.metrics.contingency import Counts, CriticalSuccess, count, pool
 
 SPEC = FrameSpec(1, 2, 2, units="mm/h", thresholds=(1.0,))
-NAMES = ("csi", "csi_per_lead", "pod", "far", "sucr", "bias", "hss")
+NAMES = ("csi", "csi_per_lead", "pod", "far", "sucr", "bias", "hss", "hss_per_lead")
 
 
 def run(name, prediction, truth, spec=SPEC):
@@ -43,6 +43,7 @@ def two_leads():
         ("sucr", [1, 0], 2 / 4),
         ("bias", [2 / 3, 2], 4 / 4),
         ("hss", [2 * 2 * 1 / (3 * 2 + 2 * 1), 2 * (0 - 2) / (1 * 1 + 2 * 2)], 2 * (2 * 1 - 2 * 2) / (4 * 3 + 4 * 3)),
+        ("hss_per_lead", [4 / 8, -4 / 5], (4 / 8 - 4 / 5) / 2),
     ],
 )
 def test_two_leads_by_hand(name, per_lead, mean):
@@ -77,7 +78,8 @@ def test_a_lead_without_events_empties_the_mean_over_leads_but_not_the_global_sc
 
 
 @pytest.mark.parametrize(
-    ("name", "perfect"), [("csi", 1), ("csi_per_lead", 1), ("pod", 1), ("far", 0), ("sucr", 1), ("bias", 1), ("hss", 1)]
+    ("name", "perfect"),
+    [("csi", 1), ("csi_per_lead", 1), ("pod", 1), ("far", 0), ("sucr", 1), ("bias", 1), ("hss", 1), ("hss_per_lead", 1)],
 )
 def test_a_perfect_forecast(name, perfect, rain_films):
     _, truth = rain_films()

@@ -8,11 +8,21 @@ import torchmetrics.functional
 from numpy.typing import NDArray
 
 from stpredict.frames import FrameSpec, Transform
-from stpredict.metrics import create_scores
-from stpredict.metrics.pixels import MeanAbsoluteError, MeanSquaredError, PeakSignalToNoise, SummedAbsoluteError, SummedSquaredError
+from stpredict.metrics import RunningScore, create_scores
+from stpredict.metrics.pixels import (
+    MeanAbsoluteError,
+    MeanSquaredError,
+    PeakSignalToNoise,
+    RootMeanSquaredError,
+    RootSummedSquaredError,
+    SummedAbsoluteError,
+    SummedSquaredError,
+    any_missing,
+)
 
 SPEC = FrameSpec(2, 12, 16, units="mm/h", transform=Transform(low=-3.0, high=5.0))
 SHAPE = (3, 4, 2, 12, 16)
+NAMES = ["mse", "mae", "mse_sum", "mae_sum", "rmse", "rmse_sum", "psnr", "ssim", "ssim_uniform", "ssim_range2", "gradient_difference"]
 
 
 def films(seed: int = 0, missing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,6 +79,34 @@ def test_errors_equal_torchmetrics() -> None:
         assert float(total.sum() / weight.sum()) == pytest.approx(float(oracle(prediction, truth)), rel=1e-5)
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_roots_are_of_the_mean_over_all_frames(missing: float) -> None:
+    prediction, truth = films(missing=missing)
+    square = exact(prediction, truth) ** 2
+    frames = np.nansum(square, (2, 3, 4))
+    wanted = {
+        RootMeanSquaredError: (math.sqrt(np.nanmean(square)), np.sqrt(np.nanmean(square, (0, 2, 3, 4)))),
+        RootSummedSquaredError: (math.sqrt(frames.mean()), np.sqrt(frames.mean(0))),
+    }
+    for kind, (mean, per_lead) in wanted.items():
+        running = RunningScore(4, kind())
+        for some in (slice(0, 1), slice(1, 3)):
+            running.add(*kind()(prediction[some], truth[some], SPEC))
+        assert running.mean() == pytest.approx(mean, rel=1e-6)
+        np.testing.assert_allclose(running.per_lead(), per_lead, rtol=1e-6)
+    if not missing:
+        oracle = torchmetrics.functional.mean_squared_error(prediction, truth, squared=False)
+        assert wanted[RootMeanSquaredError][0] == pytest.approx(float(oracle), rel=1e-5)
+
+
+def test_infinities_are_not_missing() -> None:
+    prediction, truth = films()
+    assert not any_missing(truth) and any_missing(films(missing=0.1)[1])
+    truth[0, 0, 0, 0, :2] = torch.tensor([math.inf, -math.inf])
+    total, weight = MeanSquaredError()(prediction, truth, SPEC)
+    assert total[0, 0] == math.inf and torch.isfinite(total[1:]).all() and (weight == 2 * 12 * 16).all()
+
+
 def test_psnr_equals_scikit_image_per_frame() -> None:
     prediction, truth = films()
     total, weight = PeakSignalToNoise()(prediction, truth, SPEC)
@@ -91,7 +129,7 @@ def test_psnr_of_a_perfect_frame_is_infinite() -> None:
     assert (total == math.inf).all()
 
 
-@pytest.mark.parametrize("name", ["mse", "mae", "mse_sum", "mae_sum", "psnr", "ssim"])
+@pytest.mark.parametrize("name", NAMES)
 def test_missing_pixels_do_not_matter_and_missing_frames_do_not_count(name: str) -> None:
     (score,) = create_scores([name])
     prediction, truth = films(missing=0.2)
@@ -105,7 +143,7 @@ def test_missing_pixels_do_not_matter_and_missing_frames_do_not_count(name: str)
     torch.testing.assert_close(weight_again, weight, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["mse", "mae", "mse_sum", "mae_sum", "psnr", "ssim"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_prediction_that_is_nan_makes_the_score_nan(name: str) -> None:
     (score,) = create_scores([name])
     prediction, truth = films(missing=0.2)

@@ -15,7 +15,9 @@ from stpredict.frames import FrameSpec
 from stpredict.metrics import FURTHER_SCORES, SCORES, RunningScore, better_direction, create_scores, default_scores
 
 SPEC = FrameSpec(1, 16, 16, units="mm/h", z_r=(200.0, 1.6), thresholds=(0.3, 0.6))
-SINGLE = sorted((SCORES | FURTHER_SCORES).keys() - {"crps_fair"})
+OF_FILES = ["lpips", "lpips_unscaled"]
+"""Scores that need files of others."""
+SINGLE = sorted((SCORES | FURTHER_SCORES).keys() - {"crps_fair", *OF_FILES})
 """The scores of single forecasts."""
 
 
@@ -32,7 +34,8 @@ def test_every_name_gives_the_score_of_that_name_and_its_direction() -> None:
     assert [score.name for score in scores] == list(SCORES) == ["mse", "mae", "mse_sum", "mae_sum", "ssim", "psnr"]
     assert [better_direction(score) for score in scores] == ["lower", "lower", "lower", "lower", "higher", "higher"]
     assert [score.name for score in create_scores(["psnr", "mse", "psnr"])] == ["psnr", "mse"]
-    assert [score.name for score in create_scores(list(FURTHER_SCORES))] == list(FURTHER_SCORES)
+    further = [name for name in FURTHER_SCORES if name not in OF_FILES]
+    assert [score.name for score in create_scores(further)] == further
     assert default_scores(SPEC) == (*SCORES, "csi") and default_scores(FrameSpec(1, 16, 16)) == tuple(SCORES)
 
 
@@ -42,9 +45,16 @@ def test_the_number_of_a_perfect_forecast_is_the_one_that_skill_counts_on(name: 
     _, truth = films()
     running = RunningScore(3, score)
     running.add(*score(truth, truth, SPEC))
-    perfect = {"psnr": math.inf, "bias": 1.0, "small_scale_power": 1.0, "log_spectral_distance": 0.0, "rank_histogram": 0.0}
+    perfect = {
+        "psnr": math.inf,
+        "bias": 1.0,
+        "small_scale_power": 1.0,
+        "power_ratio": 1.0,
+        "log_spectral_distance": 0.0,
+        "rank_histogram": 0.0,
+    }
     assert running.mean() == pytest.approx(perfect.get(name, getattr(score, "perfect", None)), abs=1e-6)
-    assert hasattr(score, "perfect") == (name not in ("psnr", "bias", "small_scale_power", "log_spectral_distance"))
+    assert hasattr(score, "perfect") == (name not in ("psnr", "bias", "small_scale_power", "power_ratio", "log_spectral_distance"))
 
 
 def test_sums_with_more_axes_keep_their_parts() -> None:

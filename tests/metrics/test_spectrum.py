@@ -80,6 +80,32 @@ def test_spectra_are_averaged_before_they_are_compared(waves):
     np.testing.assert_allclose(small.per_lead(), first[:, 3:].sum(1) / second[:, 3:].sum(1), rtol=1e-9)
 
 
+def test_the_power_ratio_of_each_wavelength(waves):
+    truth = torch.from_numpy(waves(4)).float().view(2, 2, 1, 20, 24)
+    prediction = truth.flip(0) * 0.7
+    spec = FrameSpec(1, 20, 24)
+    first, second = (radial_spectrum(films).mean((0, 2)).numpy() for films in (prediction, truth))
+    running = run("power_ratio", prediction, truth, spec)
+    np.testing.assert_allclose(running.parts_per_lead(), (first / second)[:, 1:], rtol=1e-9)
+    np.testing.assert_allclose(running.per_lead(), (first / second)[:, 1:].mean(1), rtol=1e-9)
+    np.testing.assert_allclose(10 * np.log10(running.parts()), run("log_spectral_distance", prediction, truth, spec).parts(), rtol=1e-9)
+    assert run("power_ratio", truth / 2, truth, spec).parts() == pytest.approx([0.25] * 11, rel=1e-6)
+    (score,) = create_scores(["power_ratio"])
+    assert score.parts(spec)[:4] == ("24 px", "12 px", "8 px", "6 px") and len(score.parts(spec)) == 11
+    for side in (13, 64, 480, 1000):
+        names = score.parts(FrameSpec(1, 8, side))
+        assert len(names) == len(set(names)) == len(radial_spectrum(torch.zeros(8, side))) - 1
+
+
+def test_one_wave_has_its_power_at_its_own_wavelength():
+    columns = torch.arange(64.0)
+    truth = torch.randn(1, 1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    wave = torch.cos(2 * math.pi * columns / 16).expand(1, 1, 1, 64, 64)
+    spec = FrameSpec(1, 64, 64)
+    parts = dict(zip(create_scores(["power_ratio"])[0].parts(spec), run("power_ratio", 50 * wave, truth, spec).parts(), strict=True))
+    assert max(parts, key=parts.get) == "16 px" and sum(parts.values()) - parts["16 px"] < 1e-6
+
+
 def test_blur_shows(rain_films):
     _, truth = rain_films(missing=0.0)
     blurred = torch.nn.functional.avg_pool2d(truth.flatten(0, 1), 5, 1, 2).view(truth.shape)
@@ -88,7 +114,7 @@ def test_blur_shows(rain_films):
     assert run("log_spectral_distance", truth, truth, spec).mean() == 0 < 3 < run("log_spectral_distance", blurred, truth, spec).mean()
 
 
-@pytest.mark.parametrize("name", ["log_spectral_distance", "small_scale_power"])
+@pytest.mark.parametrize("name", ["log_spectral_distance", "small_scale_power", "power_ratio"])
 def test_missing_pixels_are_filled_in_both_and_missing_frames_do_not_count(name, rain_films):
     prediction, truth = rain_films()
     spec = FrameSpec(1, 16, 20, fill=1.5)

@@ -105,7 +105,7 @@ def test_the_legend_has_a_key_for_what_is_shown(gaps: str, hatched: bool, flat: 
         frames[:, 0, :, :5] = np.nan
     panels = [Panel("rain", frames)]
     painter = make_painter(panels, "mm/h", (0.0, 1.0), "auto", 4, "north")
-    (image,) = draw_legends(painter, panels, "mm/h", 16, 256, DARK)
+    (image,) = draw_legends(painter, panels, "mm/h", 16, 256, DARK).values()
     # The soft edges of letters have a few pixels of any gray.
     assert (has(np.asarray(image), HATCHED[1]).sum() > 50) == hatched
     assert (has(np.asarray(image), UNCOVERED).sum() > 150) == flat
@@ -116,7 +116,7 @@ def test_a_legend_of_a_small_film_has_a_tick_at_every_bound(name: str, units: st
     colours = value_colours(name, units, (0.0, 1.0))
     panels = [Panel("rain", np.zeros((1, 1, 64, 64), dtype=np.float32))]
     painter = make_painter(panels, units, (0.0, 1.0), name, 2, "north")
-    image = np.asarray(draw_legends(painter, panels, units, 13, 128, DARK)[0])
+    image = np.asarray(draw_legends(painter, panels, units, 13, 128, DARK)[units])
     bar = 13 + 2
     ticks = np.flatnonzero(has(image[:, bar], (0x5B, 0x60, 0x68)))
     assert len(ticks) == len(colours.ticks)

@@ -221,8 +221,8 @@ def test_strip_has_a_row_for_each_panel_and_at_most_twelve_columns(tmp_path: Pat
     below = image[top:, starts + 5]
     shades = [int(column[(column[:, :2] == 0).all(axis=1)][:, 2].max()) // 8 for column in below.transpose(1, 0, 2)]
     assert shades == [round(place) for place in np.linspace(0, 29, 12)]
-    observed = np.flatnonzero((image == OBSERVED).all(axis=-1).any(axis=0))
-    forecast = np.flatnonzero((image == FORECAST).all(axis=-1).any(axis=0))
+    observed = np.flatnonzero((image == (0x00, 0x72, 0xB2)).all(axis=-1).any(axis=0))
+    forecast = np.flatnonzero((image == (0xD5, 0x5E, 0x00)).all(axis=-1).any(axis=0))
     assert (observed.min(), observed.max() < starts[4], forecast.min()) == (starts[0], True, starts[4])
 
 
@@ -346,6 +346,12 @@ def test_a_layout_of_any_size_is_even_and_holds_each_picture_whole(
         ({"scale": 0}, "enlarged 0 times"),
         ({"scale": 100000}, "enlarged 100000 times"),
         ({"frames_per_second": 0.0}, "frames_per_second"),
+        ({"hold": -1.0}, "hold must lie in 0 to 60 seconds, not -1"),
+        ({"hold": float("nan")}, "hold must lie"),
+        ({"theme": "drak"}, "no theme 'drak'; did you mean 'dark'"),
+        ({"notes": {"b": ["x", "y"]}}, "notes for 'b', but no such panel"),
+        ({"notes": {"a": ["x"]}}, "'a' has 1 notes for 2 frames"),
+        ({"panels": {"x": {"a": np.zeros((2, 8, 8))}, "y": dict.fromkeys("ab", np.zeros((2, 8, 8)))}}, r"row 'x' has 1 .*'y' 2"),
         ({"frames_per_second": float("nan")}, "frames_per_second"),
         ({"path": "film.gif", "frames_per_second": 60.0}, "at most 50"),
         ({"row_origin": "top"}, "row_origin"),

@@ -8,6 +8,7 @@ import torch
 from stpredict.data.card import read_card
 from stpredict.errors import UserError
 from stpredict.networks import make_network
+from stpredict.protocols import find_protocol
 from stpredict.weights.catalogue import CATALOGUE, Published, find_published, list_published
 from stpredict.weights.facts import Facts
 
@@ -34,10 +35,15 @@ def test_an_entry_is_whole(one: Published) -> None:
     assert one.facts.get("maths") == ("legacy" if one.network in ("convlstm", "predrnnpp") else None)
     assert one.facts.get("stride") == ({"kth20-weights": 2}.get(about.tag, 1) if one.network == "e3d_lstm" else None)
     assert one.url() == f"https://github.com/chengtan9907/OpenSTL/releases/download/{about.tag}/{one.name}.pth"
-    assert set(one.scores) == set(about.convention.same) | {score for score in about.columns if score in about.convention.other}
+    assert set(one.scores) == set(about.columns) <= about.convention.same.keys()
+    rules = find_protocol(about.convention.protocol)
+    assert rules.scores is None or {*rules.scores, *rules.treatments} >= set(about.convention.same.values())
+    if "rmse" in one.scores:
+        assert one.scores["rmse"] == pytest.approx(one.scores["mse"] ** 0.5, abs=1e-3), "the root of the mean over all, channels too"
     if about.card is not None:
         card = read_card(about.card)
         assert (card.window.context, card.window.horizon) == (about.context, about.horizon)
+        assert rules.splits[about.card] == about.split
 
 
 def test_sizes_bound_what_a_file_can_be() -> None:

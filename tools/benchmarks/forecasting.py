@@ -1,4 +1,4 @@
-"""Forecasts: how fast they are made, scored and drawn, and how long the command takes to start."""
+"""Forecasts: how fast they are made, and how long the command takes to start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ import stpredict
 from benchmarks.networks import network_section
 from benchmarks.timing import Row, median_seconds, seconds_of
 from stpredict.frames import FrameSpec
-from stpredict.metrics import create_scores
 from stpredict.predictor import Predictor
-from stpredict.render import save_film
 
 
 def inference(options: argparse.Namespace) -> list[Row]:
@@ -47,44 +44,6 @@ def _forecast(name: str, batch: int, options: argparse.Namespace) -> Row:
 
 def _frames(batch: int, length: int, size: int) -> torch.Tensor:
     return torch.rand(batch, length, 1, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def evaluation(options: argparse.Namespace) -> list[Row]:
-    """The default scores, each by itself and all together."""
-    spec = FrameSpec(1, options.size, options.size)
-    truth = _frames(options.batch_size, options.horizon, options.size)
-    forecast = truth.flip(0) * 0.5 + truth * 0.5
-    scores = create_scores()
-    work = {score.name: [score] for score in scores} | {"all": scores}
-    rows = []
-    for name, some in work.items():
-        seconds = median_seconds(lambda some=some: [score(forecast, truth, spec) for score in some], options.repeats)  # type: ignore[misc]
-        frames = options.batch_size * options.horizon
-        rows.append({"name": name, "size": options.size, "frames": frames, "seconds": seconds, "frames_per_second": frames / seconds})
-    return rows
-
-
-def rendering(options: argparse.Namespace) -> list[Row]:
-    """Films and a strip, written to a temporary folder; a panel-frame is one frame of one panel."""
-    films = _frames(options.panels, options.horizon, options.size).numpy()
-    panels = {f"panel {number}": film for number, film in enumerate(films)}
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for suffix in ("mp4", "gif", "png"):
-            path = Path(folder, f"film.{suffix}")
-            seconds = median_seconds(lambda path=path: save_film(panels, path), options.repeats)  # type: ignore[misc]
-            rows.append(
-                {
-                    "name": suffix,
-                    "size": options.size,
-                    "panels": options.panels,
-                    "frames": options.horizon,
-                    "seconds": seconds,
-                    "panel_frames_per_second": options.panels * options.horizon / seconds,
-                    "bytes": path.stat().st_size,
-                }
-            )
-    return rows
 
 
 def startup(options: argparse.Namespace) -> list[Row]:

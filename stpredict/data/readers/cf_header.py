@@ -104,27 +104,36 @@ def read_header(place: Path, settings: Settings) -> Header:
         UserError: it is damaged, or lacks what is needed and the settings do not give it.
     """
     with opened(place) as dataset:
-        roles = {str(dimension): role for dimension in dataset.dims if (role := _role(dataset, str(dimension), settings)) is not None}
-        name = _choose_variable(place, dataset, roles, settings.variable)
-        variable = dataset.variables[name]
-        layout = _layout(place, dataset, variable, roles, settings)
-        sizes = {role: size for role, size in zip(layout, variable.shape, strict=True) if isinstance(role, str)}
-        size = (sizes.get("channel", 1), sizes["y"], sizes["x"])
-        if min(size) < 1:
-            raise UserError(f"'{place}': '{name}' has {' x '.join(map(str, variable.shape))} numbers, so there is no frame in it")
-        encoding = read_encoding(place, name, variable.dtype, variable.attrs, has_default_fill=not is_zarr(place))
-        refuse_large_frames(place, name, size, variable.dtype.itemsize)
+        return header_of(place, dataset, settings)
 
-        time_name = _time_variable(place, dataset, variable, layout)
-        times = _decode_times(place, dataset, time_name)
-        period = _period(place, dataset, variable, time_name, times, settings.period)
-        told = _told_units(place, name, variable.attrs.get("units"), settings.file_units)
-        units, factor = convert_units(place, told, settings.units, period)
-        places = np.flatnonzero(~np.isin(times, _missing_times(place, dataset)))
-        axes = [_axis(dataset, str(variable.dims[layout.index(role)]), role) for role in ("x", "y")]
-        mapping = _grid_mapping(dataset, variable)
-        grid = find_grid(place, mapping, settings.projection, *axes)
-        return Header(name, layout, size, times[places], places, encoding, factor, units, period, grid)
+
+def header_of(place: Path, dataset: Dataset, settings: Settings) -> Header:
+    """Read what an open file says of itself.
+
+    Raises:
+        UserError: it lacks what is needed and the settings do not give it.
+    """
+    roles = {str(dimension): role for dimension in dataset.dims if (role := _role(dataset, str(dimension), settings)) is not None}
+    name = _choose_variable(place, dataset, roles, settings.variable)
+    variable = dataset.variables[name]
+    layout = _layout(place, dataset, variable, roles, settings)
+    sizes = {role: size for role, size in zip(layout, variable.shape, strict=True) if isinstance(role, str)}
+    size = (sizes.get("channel", 1), sizes["y"], sizes["x"])
+    if min(size) < 1:
+        raise UserError(f"'{place}': '{name}' has {' x '.join(map(str, variable.shape))} numbers, so there is no frame in it")
+    encoding = read_encoding(place, name, variable.dtype, variable.attrs, has_default_fill=not is_zarr(place))
+    refuse_large_frames(place, name, size, variable.dtype.itemsize)
+
+    time_name = _time_variable(place, dataset, variable, layout)
+    times = decode_times(place, dataset, time_name)
+    period = _period(place, dataset, variable, time_name, times, settings.period)
+    told = _told_units(place, name, variable.attrs.get("units"), settings.file_units)
+    units, factor = convert_units(place, told, settings.units, period)
+    places = np.flatnonzero(~np.isin(times, _missing_times(place, dataset)))
+    axes = [_axis(dataset, str(variable.dims[layout.index(role)]), role) for role in ("x", "y")]
+    mapping = _grid_mapping(dataset, variable)
+    grid = find_grid(place, mapping, settings.projection, *axes)
+    return Header(name, layout, size, times[places], places, encoding, factor, units, period, grid)
 
 
 def _role(dataset: Dataset, dimension: str, settings: Settings) -> str | None:
@@ -221,7 +230,7 @@ def _time_variable(place: Path, dataset: Dataset, variable: Variable, layout: Se
     return told[0]
 
 
-def _decode_times(place: Path, dataset: Dataset, name: str, clock: str | None = None) -> NDArray[np.datetime64]:
+def decode_times(place: Path, dataset: Dataset, name: str, clock: str | None = None) -> NDArray[np.datetime64]:
     """Return datetime64[s], rounded, ``(T,)``, or ``(T, 2)`` of bounds, whose units are those of their variable, the ``clock``.
 
     Raises:
@@ -257,10 +266,10 @@ def _period(
     bounds, told = about.attrs.get("bounds"), None
     spans = np.array([], dtype="timedelta64[s]")
     if bounds in dataset.variables and dataset.variables[bounds].shape == (*about.shape, 2):
-        edges = _decode_times(place, dataset, str(bounds), clock=time_name).reshape(-1, 2)
+        edges = decode_times(place, dataset, str(bounds), clock=time_name).reshape(-1, 2)
         spans = edges[:, 1] - edges[:, 0]
     elif "start_time" in dataset.variables and dataset.variables["start_time"].shape == about.shape:
-        spans = times - _decode_times(place, dataset, "start_time")
+        spans = times - decode_times(place, dataset, "start_time")
     seconds = sorted({float(span) for span in spans.astype(np.int64)})
     if len(seconds) == 1 and seconds[0] > 0:
         told = seconds[0]
@@ -288,7 +297,7 @@ def _missing_times(place: Path, dataset: Dataset) -> NDArray[np.datetime64]:
     """Return the times at which frames are listed as missing, which mlcast's archives do."""
     empty = np.array([], dtype="datetime64[s]")
     listed = "missing_times" in dataset.variables and dataset.variables["missing_times"].size > 0
-    return _decode_times(place, dataset, "missing_times") if listed else empty
+    return decode_times(place, dataset, "missing_times") if listed else empty
 
 
 def _axis(dataset: Dataset, dimension: str, role: str) -> tuple[NDArray[np.float64], str | None] | None:

@@ -43,7 +43,7 @@ _STAND_INS = (-(2.0**127), -(2.0**126))  # for codes that float32 does not hold
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """What one file says of itself; all but ``time`` and ``place`` is the same in all files of an archive."""
 
     time: np.datetime64
@@ -61,6 +61,7 @@ class _Header:
 
     @property
     def kind(self) -> str:
+        """Return what must be the same in all files of an archive."""
         during = "" if self.seconds is None or self.quantity != "ACRR" else f" of {self.seconds} s"
         where = "nowhere" if self.grid is None else f"on {self.grid.projection} {self.grid.corners}"
         return (
@@ -104,7 +105,7 @@ class Odim(Reader):
         if not math.isfinite(no_echo):
             raise UserError(f"'no_echo' is a finite number of dBZ, not {no_echo:g}")
         paths = find_files(root, files, leave_out)
-        headers = inspect_each(root, paths, lambda path: _read_header(path, quantity), cache=_Header, depends=quantity)
+        headers = inspect_each(root, paths, lambda path: _read_header(path, quantity), cache=Header, depends=quantity)
         refuse_different(root, paths, [header.kind for header in headers])
         self.films, ordered = order_films(root, paths, [header.time for header in headers], films)
         places = {path: header.place for path, header in zip(paths, headers, strict=True)}
@@ -181,28 +182,54 @@ def _held_codes(dtype: np.dtype[Any], codes: tuple[float, float]) -> tuple[float
     return stand_ins[0], stand_ins[1]
 
 
-def _read_header(path: Path, quantity: str | None) -> _Header:
+def read_leads(path: Path) -> tuple[np.datetime64 | None, list[tuple[np.datetime64, Header]]]:
+    """Read the nominal time of a file, and the end and the header of each data set of its first quantity, as a nowcast has several.
+
+    Raises:
+        UserError: it is damaged or no composite, or a data set does not say when it ends.
+    """
     with hdf5.open_file(path) as file:
-        place, what = _find(path, file, quantity)
-        found = _text(path, what, "quantity")
-        data = hdf5.dataset(file, f"{place}/data")
-        if data.ndim != 2 or data.dtype.kind not in "iuf" or data.dtype.itemsize > 8 or 0 in data.shape:
-            raise UserError(f"'{path}' holds {data.dtype} data of shape {data.shape}, not rows and columns of numbers")
-        gain, offset = _number(path, what, "gain", 1.0), _number(path, what, "offset", 0.0)
-        nodata, undetect = _number(path, what, "nodata", math.nan), _number(path, what, "undetect", math.nan)
-        if not is_sound(gain, offset, data.dtype):
-            raise UserError(f"'{path}' has the gain {gain:g} and the offset {offset:g}, by which nothing can be unpacked")
-        start, end = _moment(path, what, "startdate", "starttime"), _moment(path, what, "enddate", "endtime")
-        nominal = _moment(path, what, "date", "time")
-        seconds = None if start is None or end is None else int((end - start).astype(int))
-        if found == "ACRR" and (seconds is None or seconds <= 0):
-            raise UserError(f"'{path}' holds an accumulation from {start} to {end}; its length cannot be told")
-        time = (end or nominal) if found == "ACRR" else (nominal or end)
-        if time is None:
-            raise UserError(f"'{path}' tells no time: neither date and time nor enddate and endtime")
-        height, width = data.shape
-        grid = _grid(path, _attributes(file, place, "where"), height, width)
-        return _Header(time, place, found, seconds, data.dtype, height, width, gain, offset, nodata, undetect, grid)
+        first, what = _find(path, file, None)
+        quantity = _text(path, what, "quantity")
+        nominal = _moment(path, _attributes(file, first, "what"), "date", "time")
+        leads = []
+        for dataset in _numbered(file, "dataset"):
+            places = [f"{dataset}/{data}" for data in _numbered(file[dataset], "data")]
+            abouts = {place: _attributes(file, place, "what") for place in places}
+            place = next((place for place in places if _text(path, abouts[place], "quantity") == quantity), None)
+            if place is not None:
+                end = _moment(path, abouts[place], "enddate", "endtime")
+                if end is None:
+                    raise UserError(f"'{path}' tells no enddate and endtime of {dataset}")
+                leads.append((end, _header(path, file, place, abouts[place])))
+        return nominal, leads
+
+
+def _read_header(path: Path, quantity: str | None) -> Header:
+    with hdf5.open_file(path) as file:
+        return _header(path, file, *_find(path, file, quantity))
+
+
+def _header(path: Path, file: h5py.File, place: str, what: Mapping[str, Any]) -> Header:
+    found = _text(path, what, "quantity")
+    data = hdf5.dataset(file, f"{place}/data")
+    if data.ndim != 2 or data.dtype.kind not in "iuf" or data.dtype.itemsize > 8 or 0 in data.shape:
+        raise UserError(f"'{path}' holds {data.dtype} data of shape {data.shape}, not rows and columns of numbers")
+    gain, offset = _number(path, what, "gain", 1.0), _number(path, what, "offset", 0.0)
+    nodata, undetect = _number(path, what, "nodata", math.nan), _number(path, what, "undetect", math.nan)
+    if not is_sound(gain, offset, data.dtype):
+        raise UserError(f"'{path}' has the gain {gain:g} and the offset {offset:g}, by which nothing can be unpacked")
+    start, end = _moment(path, what, "startdate", "starttime"), _moment(path, what, "enddate", "endtime")
+    nominal = _moment(path, what, "date", "time")
+    seconds = None if start is None or end is None else int((end - start).astype(int))
+    if found == "ACRR" and (seconds is None or seconds <= 0):
+        raise UserError(f"'{path}' holds an accumulation from {start} to {end}; its length cannot be told")
+    time = (end or nominal) if found == "ACRR" else (nominal or end)
+    if time is None:
+        raise UserError(f"'{path}' tells no time: neither date and time nor enddate and endtime")
+    height, width = data.shape
+    grid = _grid(path, _attributes(file, place, "where"), height, width)
+    return Header(time, place, found, seconds, data.dtype, height, width, gain, offset, nodata, undetect, grid)
 
 
 def _find(path: Path, file: h5py.File, quantity: str | None) -> tuple[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 import json
 import math
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,55 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from stpredict.baselines import ContextMean, Persistence, TrainingMean
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
 from stpredict.evaluation import evaluate
 from stpredict.forecasts import ForecastFile
-from stpredict.frames import Clip, FrameSpec, Packing, Transform
+from stpredict.frames import Clip, FrameSpec
+from stpredict.networks import create_network
+from stpredict.predictor import Predictor
 
-HEIGHT, WIDTH, CONTEXT, HORIZON = 12, 16, 3, 4
-SPEC = FrameSpec(1, HEIGHT, WIDTH, units="mm/h", transform=Transform(high=25.0), fill=2.0, time_step=300.0)
-
-
-class Toy(ClipSet):
-    card, split, spec, packing, context, horizon = "toy", "test", SPEC, Packing(scale=0.1, missing=(255,)), CONTEXT, HORIZON
-
-    def __init__(self, clips: int = 7, seed: int = 0, missing: float = 0.1, known: bool = False, valid: bool = False) -> None:
-        random = np.random.default_rng(seed)
-        self.frames = random.integers(0, 255, (clips, CONTEXT + HORIZON, 1, HEIGHT, WIDTH), dtype=np.uint8)
-        self.frames[random.random(self.frames.shape) < missing] = 255
-        self.known = random.normal(size=(clips, CONTEXT + HORIZON, 2, HEIGHT, WIDTH)).astype(np.float32) if known else None
-        self.valid = random.random(self.frames.shape) < 0.9 if valid else None
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index: int) -> Clip:
-        return Clip(
-            self.frames[index],
-            None if self.valid is None else self.valid[index],
-            None if self.known is None else self.known[index],
-        )
-
-    def physical(self) -> NDArray[np.float64]:
-        values = np.where(self.frames == 255, np.nan, np.float32(0.1) * self.frames.astype(np.float32)).astype(np.float64)
-        return values if self.valid is None else np.where(self.valid, values, np.nan)
-
-
-class Constant:
-    """Forecasts one value everywhere."""
-
-    spec: FrameSpec | None = SPEC
-
-    def __init__(self, value: float = 3.0, name: str = "constant") -> None:
-        self.value, self.name = value, name
-
-    def forecast(self, observed: torch.Tensor, horizon: int, *, members: int | None = None, known: Any = None) -> torch.Tensor:
-        assert torch.is_inference_mode_enabled() and observed.dtype == torch.float32 and observed.shape[1] == CONTEXT
-        return torch.full((len(observed), horizon, *observed.shape[2:]), self.value)
+SAMPLES = runpy.run_path(str(Path(__file__).with_name("samples.py")))
+CONTEXT, HORIZON, HEIGHT, WIDTH, SPEC = (SAMPLES[name] for name in ("CONTEXT", "HORIZON", "HEIGHT", "WIDTH", "SPEC"))
+Toy, Rain, Constant, Ensemble = (SAMPLES[name] for name in ("Toy", "Rain", "Constant", "Ensemble"))
 
 
 class Oracle:
@@ -141,13 +106,31 @@ def test_forecasts_of_other_clips_are_refused(tmp_path: Path) -> None:
     data, path = Toy(), tmp_path / "saved.h5"
     evaluate(Constant(), data, save_forecasts=path, limit=5)
     evaluate(ForecastFile(path), data, limit=3)
-    with pytest.raises(UserError, match="forecasts 5 clips, and clip 5"):
-        evaluate(ForecastFile(path), data)
+    whole = evaluate([ForecastFile(path), Constant()], data)
+    assert whole.clips == 5 and whole.indices == (0, 1, 2, 3, 4)
+    assert whole.warnings == ("Scored are 5 of 7 clips: 'saved.h5' forecasts 5",)
+    assert whole.scores["saved.h5"] == whole.scores["constant"] == evaluate(Constant(), data, limit=5).scores["constant"]
     data.frames[4, 0, 0, 0, 0] ^= 1
     with pytest.raises(UserError, match="clip 4 of 'toy' test had other frames"):
         evaluate(ForecastFile(path), data, limit=5)
     with pytest.raises(UserError, match="one predictor"):
         evaluate([Constant(), Constant()], data, save_forecasts=path)
+
+
+def test_the_clips_that_all_saved_forecasts_have_are_scored(tmp_path: Path) -> None:
+    class Later(ForecastFile):
+        def clips(self, data: ClipSet, count: int) -> list[int]:
+            return [clip for clip in super().clips(data, count) if clip >= 3]
+
+    data = Toy()
+    for name, limit in (("a.h5", 5), ("b.h5", 6), ("c.h5", 2)):
+        evaluate(Constant(), data, save_forecasts=tmp_path / name, limit=limit)
+    scores = evaluate([tmp_path / "a.h5", Later(tmp_path / "b.h5")], data, scores=["mse"], batch_size=1)
+    assert scores.indices == (3, 4) and scores.clips == 2 and len(scores.per_clip["a.h5"]["mse"]) == 2
+    assert scores.warnings == ("Scored are 2 of 7 clips: 'a.h5' forecasts 5, 'b.h5' forecasts 3",)
+    assert scores.selected["mse"]["a.h5"].keys() == {"best", "median", "worst"} and scores.selected["mse"]["a.h5"]["best"] in (3, 4)
+    with pytest.raises(UserError, match=r"No clip of the split 'test' of 'toy' is forecast by all of b\.h5, c\.h5"):
+        evaluate([Later(tmp_path / "b.h5"), tmp_path / "c.h5"], data)
 
 
 def test_nothing_is_left_of_forecasts_that_fail(tmp_path: Path) -> None:
@@ -199,7 +182,7 @@ def test_known_inputs_reach_the_predictor() -> None:
 def test_equal_names_are_told_apart() -> None:
     scores = evaluate([Constant(1.0, "a"), Constant(2.0, "a"), Constant(3.0, "a (2)"), Persistence()], Toy(), scores=["mse"])
     assert list(scores.scores) == ["a", "a (2)", "a (2) (2)", "persistence", "extrapolation", "context-mean"]
-    assert scores.baselines == ("extrapolation", "context-mean")
+    assert scores.baselines == ("persistence", "extrapolation", "context-mean")
 
 
 def test_names_and_paths_are_loaded(tmp_path: Path) -> None:
@@ -226,7 +209,27 @@ def test_a_forecast_of_nan_is_not_scored_away(tmp_path: Path) -> None:
     scores = evaluate(Constant(math.nan), Toy(), baselines=False)
     assert all(math.isnan(numbers["mean"]) for numbers in scores.scores["constant"].values())
     scores.write(tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text())["scores"]["constant"]["ssim"] == {"mean": None, "per_lead": [None] * 4}
+    written = json.loads((tmp_path / "scores.json").read_text())
+    none = {"mean": None, "interval": [None] * 2, "per_lead": [None] * 4, "per_lead_interval": [[None] * 4] * 2}
+    assert written["scores"]["constant"]["ssim"] == none
+    assert written["warnings"] == [
+        "'constant' forecasts NaN where the truth is not, in 28 of 28 frames: all but its scores of events are NaN"
+    ]
+    assert "constant" not in scores.selected["mse"]
+
+    class Spotted(Constant):
+        def forecast(self, observed: Any, horizon: int, *, members: Any = None, known: Any = None) -> torch.Tensor:
+            forecast = super().forecast(observed, horizon)
+            forecast[:, 1, 0, 0, 0] = math.nan
+            return forecast
+
+    data = Toy()
+    data.frames[:3, CONTEXT + 1, 0, 0, 0], data.frames[3:, CONTEXT + 1, 0, 0, 0] = 255, 0  # missing in three clips
+    spotted = evaluate(Spotted(), data, baselines=False)
+    assert spotted.warnings == ("'constant' forecasts NaN where the truth is not, in 4 of 28 frames: all but its scores of events are NaN",)
+    leads = spotted.scores["constant"]["mse"]["per_lead"]
+    assert math.isnan(leads[1]) and np.isfinite([leads[0], *leads[2:]]).all()
+    assert not evaluate(Constant(math.inf), data, baselines=False).warnings
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -252,7 +255,7 @@ def test_impossible_wishes_are_refused() -> None:
         evaluate(Constant(), Toy(), scores=["sim"])
     with pytest.raises(UserError, match="at least 1, not 0"):
         evaluate(Constant(), Toy(), batch_size=0)
-    with pytest.raises(UserError, match="at least 1, not 16 and -1"):
+    with pytest.raises(UserError, match="at least 1, not -1"):
         evaluate(Constant(), Toy(), limit=-1)
     with pytest.raises(UserError, match="'test' of 'toy' holds no clip of 3 \\+ 4 frames"):
         evaluate(Constant(), Toy(clips=0))
@@ -298,109 +301,29 @@ def test_times_are_part_of_the_hash_and_are_saved(tmp_path: Path) -> None:
         evaluate(ForecastFile(path), data)
 
 
-class Rain(Toy):
-    """The same films with thresholds, cut from three films."""
-
-    spec = replace(SPEC, z_r=(200.0, 1.6), minimum=0.0, thresholds=(2.0, 10.0))
-    index = np.array([[number // 3, 0] for number in range(7)])
-
-
-class Ensemble(Constant):
-    """Forecasts other values for each member."""
-
-    def forecast(self, observed: torch.Tensor, horizon: int, *, members: int | None = None, known: Any = None) -> torch.Tensor:
-        forecast = super().forecast(observed, horizon)
-        if members is None:
-            return forecast
-        return forecast.unsqueeze(1) + torch.arange(members).view(1, -1, 1, 1, 1, 1)
-
-
-def test_thresholds_of_the_card_add_the_csi_and_nothing_else() -> None:
-    data = Rain()
-    scores = evaluate(Constant(3.0), data)
-    assert list(scores.scores["constant"]) == [*evaluate(Constant(3.0), Toy()).scores["constant"], "csi"]
-    truth = data.physical()[:, CONTEXT:]
-    csi = (truth >= 2).sum() / (~np.isnan(truth)).sum()
-    numbers = scores.scores["constant"]["csi"]
-    assert list(numbers["parts"]) == ["2", "10"] and numbers["parts"]["10"] == {"mean": 0.0, "per_lead": [0.0] * HORIZON}
-    assert numbers["parts"]["2"]["mean"] == pytest.approx(csi) and numbers["mean"] == pytest.approx(csi / 2)
-    assert numbers["per_lead"] == pytest.approx((truth >= 2).sum((0, 2, 3, 4)) / (~np.isnan(truth)).sum((0, 2, 3, 4)) / 2)
-    assert scores.better["csi"] == "higher" and scores.to_dict()["scores"]["constant"]["csi"] == numbers
-
-
-def test_thresholds_may_be_given() -> None:
-    scores = evaluate(Constant(3.0), Toy(), scores=["csi", "far"], thresholds=[2.5], baselines=False).scores["constant"]
-    assert list(scores["csi"]["parts"]) == ["2.5"] and scores["csi"]["mean"] == pytest.approx(1 - scores["far"]["mean"], rel=1e-6)
-    assert "csi" in evaluate(Constant(3.0), Toy(), thresholds=[2.5]).scores["constant"]
-    with pytest.raises(UserError, match="The score 'csi' needs thresholds"):
-        evaluate(Constant(), Toy(), scores=["csi"])
-
-
-def test_scores_in_other_units() -> None:
-    data = Rain()
-    rates, dbz = (evaluate(Constant(3.0), data, scores=["csi", "mae"], units=units) for units in (None, "dBZ"))
-    assert (rates.units, dbz.units) == ("mm/h", "dBZ") and rates.hash == dbz.hash
-    for name, by_score in rates.scores.items():
-        assert list(by_score["csi"]["parts"].values()) == list(dbz.scores[name]["csi"]["parts"].values())
-    truth = np.maximum(10 * np.log10(200 * np.maximum(data.physical()[:, CONTEXT:], 1e-9) ** 1.6), -10)
-    wanted = np.nanmean(abs(10 * np.log10(200 * 3.0**1.6) - truth))
-    assert dbz.scores["constant"]["mae"]["mean"] == pytest.approx(wanted, rel=1e-5)
-    with pytest.raises(UserError, match="cannot be turned into kelvin"):
-        evaluate(Constant(), data, units="kelvin")
-
-
-def test_ensembles() -> None:
-    data = Toy(missing=0.2)
-    names = ["mae", "crps", "crps_fair", "rank_histogram"]
-    scores = evaluate(Ensemble(3.0), data, scores=names, members=3)
-    truth = data.physical()[:, CONTEXT:]
-    distance = np.nanmean([abs(3.0 + member - truth) for member in range(3)])
-    found = {name: numbers["mean"] for name, numbers in scores.scores["constant"].items()}
-    assert found["mae"] == pytest.approx(np.nanmean(abs(4.0 - truth)), rel=1e-5)
-    assert found["crps"] == pytest.approx(distance - 8 / 18, rel=1e-5) and found["crps_fair"] == pytest.approx(distance - 8 / 12, rel=1e-5)
-    below = [np.nanmean(np.where(np.isnan(truth), np.nan, sum((3.0 + member < truth) for member in range(3)) == rank)) for rank in range(4)]
-    parts = scores.scores["constant"]["rank_histogram"]["parts"]
-    assert [parts[str(rank)]["mean"] for rank in range(4)] == pytest.approx(below, abs=0.02)  # a few pixels equal a member
-    persistence = scores.scores["persistence"]
-    assert persistence["crps"]["mean"] == pytest.approx(persistence["mae"]["mean"], rel=1e-6)
-    assert persistence["mae"] == evaluate([], data, scores=["mae"]).scores["persistence"]["mae"]
-    assert scores.to_dict()["members"] == 3
-
-
-def test_a_forecast_file_is_an_ensemble_of_one(tmp_path: Path) -> None:
-    data, path = Toy(), tmp_path / "saved.npz"
-    evaluate(Constant(), data, save_forecasts=path)
-    scores = evaluate([ForecastFile(path), Ensemble()], data, scores=["mae", "crps", "rank_histogram"], members=2)
-    assert scores.scores["saved.npz"]["crps"]["mean"] == pytest.approx(scores.scores["saved.npz"]["mae"]["mean"], rel=1e-6)
-    assert list(scores.scores["saved.npz"]["rank_histogram"]["parts"]) == ["0", "1"]
-    assert "| 0 | 1 | 2 |" in scores.markdown() and "| nan |" in scores.markdown()
-    with pytest.raises(UserError, match="holds single forecasts"):
-        evaluate(Constant(), data, members=2, save_forecasts=tmp_path / "other.npz")
-    with pytest.raises(UserError, match=r"instead of a tensor \(7, 2, 4, 1, 12, 16\)"):
-        evaluate(Constant(), data, members=2)
-
-
-def test_skill_over_a_baseline() -> None:
-    data = Rain()
-    scores = evaluate(Constant(12.0), data, skill="persistence", batch_size=3)
-    assert scores.skill is not None
-    skill, means = scores.skill["scores"], {name: by_score["csi"]["mean"] for name, by_score in scores.scores.items()}
-    assert list(skill) == ["constant", "extrapolation", "context-mean"] and (scores.skill["over"], scores.skill["resample"]) == (
-        "persistence",
-        "clips",
+def test_frames_of_a_size_that_a_network_cannot_take() -> None:
+    free, bound = (
+        Predictor(
+            create_network("convlstm", channels=1, hidden=[2], kernel_size=3, patch_size=4, frame_size=(24, 16), **more),
+            replace(SPEC, height=24),
+            CONTEXT,
+            HORIZON,
+            network_name="convlstm",
+            network_settings={"hidden": [2], "kernel_size": 3, "patch_size": 4, **more},
+        )
+        for more in ({}, {"peephole": True})
     )
-    wanted = (means["constant"] - means["persistence"]) / (1 - means["persistence"])
-    assert skill["constant"]["csi"]["value"] == pytest.approx(wanted)
-    assert skill["constant"]["csi"]["low"] < wanted < skill["constant"]["csi"]["high"]
-    assert list(skill["constant"]) == ["mse", "mae", "mse_sum", "mae_sum", "ssim", "csi"]
-    again = evaluate(Constant(12.0), data, skill="persistence", batch_size=7).skill
-    assert again is not None and again["scores"]["constant"]["mse"] == pytest.approx(skill["constant"]["mse"], rel=1e-6)
-    films = evaluate(Constant(12.0), data, skill="persistence", resample="films").skill
-    assert films is not None and films["scores"]["constant"]["csi"]["value"] == pytest.approx(wanted)
-    assert films["scores"]["constant"]["csi"]["low"] != skill["constant"]["csi"]["low"]
-    with pytest.raises(UserError, match="no predictor 'persistance' over which to say the skill; did you mean 'persistence'"):
-        evaluate(Constant(), data, skill="persistance")
-    with pytest.raises(UserError, match="not of several films"):
-        evaluate(Constant(), Toy(), skill="persistence", resample="films")
-    with pytest.raises(UserError, match="'clips' or 'films', not 'days'"):
-        evaluate(Constant(), Toy(), skill="persistence", resample="days")
+    evaluate(free, Toy(), scores=["mse"], baselines=False)
+    why = (
+        r"weights for single pixels of frames of 24 x 16 instead of 12 x 16; in a copy of the card, write resize: \[24, 16\] under spatial"
+    )
+    with pytest.raises(UserError, match=why):
+        evaluate(bound, Toy())
+
+
+def test_how_what_does_not_fit_is_mended() -> None:
+    class Slow(Constant):
+        spec = replace(SPEC, units="dBZ", time_step=600.0)
+
+    with pytest.raises(UserError, match=r"such as \{units: dBZ\}, where it has them; write every: 2 under window"):
+        evaluate(Slow(), Toy())

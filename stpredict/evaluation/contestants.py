@@ -1,0 +1,194 @@
+"""What is scored: predictors, baselines and saved forecasts under names of their own, whether they fit the data, and what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stpredict.baselines import BASELINES, Baseline, TrainingMean
+from stpredict.data.clips import ClipSet
+from stpredict.errors import UserError
+from stpredict.forecasts import SavedForecasts
+from stpredict.frames import FrameSpec
+from stpredict.networks import make_network
+from stpredict.predictor import Predictor, load_predictor
+from stpredict.processes import Processes
+
+DIGEST_SIZE = 16
+
+
+class Forecaster(Protocol):
+    """What can be scored: a trained predictor, a baseline, or anything with this face; ``spec`` is optional.
+
+    Attributes:
+        name: what tables and files call it.
+    """
+
+    name: str
+
+    def forecast(self, observed: Any, horizon: int, *, members: int | None = None, known: Any = None) -> Any:
+        """Return what follows ``observed`` ``(B, K, C, H, W)``: ``(B, horizon, C, H, W)``, both physical."""
+        ...
+
+
+def open_contestants(
+    predictors: Any, data: ClipSet, baselines: bool, training_clips: ClipSet | None, device: torch.device
+) -> tuple[dict[str, Any], int, ClipSet | None]:
+    """Return what is to be scored, each under a name of its own; how many were asked for, others being baselines; training clips.
+
+    Args:
+        predictors: one or several: a predictor, saved forecasts, or a path or name that :func:`stpredict.load_predictor` knows.
+        data: the split.
+        baselines: whether to add those that can be had and are not among the predictors already.
+        training_clips: the training split, for its mean frame, which :func:`with_training_means` takes; None: what
+            ``data.training_split()`` gives, if there is such.
+        device: where weights go.
+
+    Raises:
+        UserError: there is nothing to score, or a predictor cannot be read or does not fit the data.
+    """
+    several = isinstance(predictors, Iterable) and not isinstance(predictors, str | Path)
+    named = list(predictors) if several else [predictors]
+    if training_clips is None and (baselines or any(one == "training-mean" or isinstance(one, TrainingMean) for one in named)):
+        training_clips = _training_split(data)
+    given = [load_predictor(one, device=device) if isinstance(one, str | Path) else one for one in named]
+    kinds = [kind for kind in BASELINES.values() if training_clips is not None or kind is not TrainingMean] if baselines else []
+    added = [kind() for kind in kinds if not any(isinstance(one, kind) for one in given)]
+    contestants = _by_name([*given, *added])
+    if not contestants:
+        raise UserError("There is nothing to score: give a predictor, or leave the baselines in")
+    for name, one in contestants.items():
+        check_fit(name, one, data)
+    return contestants, len(given), training_clips
+
+
+def with_training_means(contestants: Mapping[str, Any], training: ClipSet | None, processes: Processes) -> dict[str, Any]:
+    """Return the contestants, where a training mean that has no mean yet has that of the training clips, which the first process reads."""
+    waiting = [name for name, one in contestants.items() if isinstance(one, TrainingMean) and one.mean_frame is None]
+    if training is None or not waiting:
+        return dict(contestants)
+    mean = processes.from_first(lambda: TrainingMean.of(training).mean_frame)
+    return {**contestants, **{name: TrainingMean(mean) for name in waiting}}
+
+
+def _training_split(data: ClipSet) -> ClipSet | None:
+    find = getattr(data, "training_split", None)
+    return find() if callable(find) else None
+
+
+def _by_name(predictors: Sequence[Any]) -> dict[str, Any]:
+    """Give each predictor a name of its own: the second of two of one name is called ``name (2)``."""
+    named: dict[str, Any] = {}
+    for predictor in predictors:
+        name, number = predictor.name, 1
+        while name in named:
+            number += 1
+            name = f"{predictor.name} ({number})"
+        named[name] = predictor
+    return named
+
+
+def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
+    """Refuse a predictor that was made for other frames than those of the data.
+
+    Raises:
+        UserError: channels, units, time step or size differ; it says which, and what in a card turns one into the other.
+    """
+    spec = getattr(predictor, "spec", None)
+    if spec is None or isinstance(predictor, SavedForecasts):  # saved forecasts say themselves which data they are of
+        return
+    ours, theirs = spec, data.spec
+    differing: list[tuple[str, str]] = []
+    if ours.channels != theirs.channels:
+        cure = "choose the channels by the settings of its reader, such as {colour: true} of a video"
+        differing.append((f"channels {ours.channels} instead of {theirs.channels}", cure))
+    if ours.units != theirs.units:
+        cure = f"choose the units by the settings of its reader, such as {{units: {ours.units}}}, where it has them"
+        differing.append((f"units {ours.units} instead of {theirs.units}", cure))
+    if ours.time_step is not None and theirs.time_step is not None and ours.time_step != theirs.time_step:
+        times = ours.time_step / theirs.time_step
+        whole = times > 1 and times.is_integer()
+        cure = f"write every: {times:g} under window" if whole else "take frames as far apart as those that it was trained on"
+        differing.append((f"a time step in seconds of {ours.time_step} instead of {theirs.time_step}", cure))
+    if ours.shape[1:] != theirs.shape[1:] and _bound_to_size(predictor, theirs):
+        size = f"{ours.height} x {ours.width}"
+        cure = f"write resize: [{ours.height}, {ours.width}] under spatial, or crop to that size"
+        differing.append((f"weights for single pixels of frames of {size} instead of {theirs.height} x {theirs.width}", cure))
+    if differing:
+        facts, cures = ", ".join(fact for fact, _ in differing), "; ".join(cure for _, cure in differing)
+        raise UserError(f"The predictor '{name}' does not fit the data '{data.card}': it has {facts}; in a copy of the card, {cures}")
+
+
+def _bound_to_size(predictor: Any, spec: FrameSpec) -> bool:
+    """Whether the network would have other weights for frames of the size of ``spec``, as with layer norms of whole frames."""
+    if not isinstance(predictor, Predictor) or getattr(predictor, "tile", None) is not None:
+        return False
+    with torch.device("meta"):
+        other = make_network(
+            predictor.network_name,
+            predictor.network_settings,
+            channels=predictor.spec.channels,
+            frame_size=(spec.height, spec.width),
+            context=predictor.context,
+        )
+    ours = predictor.network.state_dict()
+    return any(ours[key].shape != weight.shape for key, weight in other.state_dict().items())
+
+
+def clips_of_all(contestants: Mapping[str, Any], data: ClipSet, count: int) -> tuple[list[int], list[str]]:
+    """Return which of the first ``count`` clips all saved forecasts have, and what is to be said of that and of them.
+
+    Raises:
+        UserError: forecasts are of other data, or have no clip in common.
+    """
+    saved = {name: one.clips(data, count) for name, one in contestants.items() if isinstance(one, SavedForecasts)}
+    common = set(range(count)).intersection(*saved.values())
+    if not common:
+        raise UserError(f"No clip of the split '{data.split}' of '{data.card}' is forecast by all of {', '.join(saved)}")
+    lacking = [f"'{name}' forecasts {len(have)}" for name, have in saved.items() if len(have) < count]
+    told = [f"Scored are {len(common)} of {count} clips: {', '.join(lacking)}"] if lacking else []
+    said = [warning for one in contestants.values() if isinstance(one, SavedForecasts) for warning in one.warnings]
+    return sorted(common), [*told, *said]
+
+
+def describe(predictor: Any, digests: Sequence[bytes] = ()) -> dict[str, Any]:
+    """Return what a predictor is: ``kind``, ``network``, ``weights`` (how many), ``hash`` (of what it learnt) and ``provenance``.
+
+    Args:
+        predictor: the predictor.
+        digests: of each forecast that was read, in the order of the clips, where it is a file of forecasts.
+    """
+    about: dict[str, Any] = {"kind": "predictor", "network": None, "weights": None, "hash": None, "provenance": {}}
+    if isinstance(predictor, Predictor):
+        weights = sum(weight.numel() for weight in predictor.network.parameters())
+        about |= {"network": predictor.network_name, "weights": weights, "hash": predictor_hash(predictor)}
+        about["provenance"] = dict(predictor.provenance)
+    elif isinstance(predictor, SavedForecasts):
+        digest = hashlib.blake2b(b"".join(digests), digest_size=DIGEST_SIZE)
+        about |= {"kind": "forecasts", "hash": digest.hexdigest()}
+        about["provenance"] = dict(predictor.provenance)
+    elif isinstance(predictor, Baseline):
+        about["kind"] = "baseline"
+        if isinstance(predictor, TrainingMean) and predictor.mean_frame is not None:
+            about["hash"] = _digest({}, {"mean_frame": torch.as_tensor(predictor.mean_frame)})
+    return about
+
+
+def predictor_hash(predictor: Predictor) -> str:
+    """Return what identifies a predictor: BLAKE2b-128 of network, settings, frame spec and weights, whatever it is called."""
+    header = predictor.header()
+    return _digest({name: header[name] for name in ("network", "spec")}, predictor.network.state_dict())
+
+
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=DIGEST_SIZE)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
