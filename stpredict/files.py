@@ -164,7 +164,7 @@ def remove_leftovers(folder: Path, stem: str) -> list[Path]:
     removed = []
     for path in sorted(folder.iterdir()):
         named = re.fullmatch(rf"\.(?:{stem})\.(\d+)\.part\.\w+", path.name)
-        if named and (int(named[1]) == os.getpid() or not _lives(int(named[1]))):
+        if named and (int(named[1]) == os.getpid() or not lives(int(named[1]))):
             path.unlink()
             removed.append(path)
     return removed
@@ -188,7 +188,7 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

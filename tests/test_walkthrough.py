@@ -54,7 +54,7 @@ def test_it_gives_the_json_that_the_commands_give(walked: tuple[Path, dict[str, 
 def test_a_rivals_arrays_score_as_the_predictor_that_they_came_from(walked: tuple[Path, dict[str, Any]]) -> None:
     _, cells = walked
     table = cells["arrays"].outputs[0].data["text/markdown"]
-    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in table.splitlines() if line.startswith("| ")}
+    rows = {line.split("|")[1].strip(): line.replace("*", "").split("|")[2:] for line in table.splitlines() if line.startswith("| ")}
     assert rows["preds.npy"] == rows["walkthrough"]
 
 

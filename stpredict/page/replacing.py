@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stpredict.errors import UserError
-from stpredict.files import _lives, write_text
+from stpredict.files import lives, write_text
 
 LISTING = "report.json"
 """Lists the files of a report: by it a folder is known as one, and what somebody else put there is told from it."""
@@ -104,7 +104,7 @@ def _remove_leftovers(out: Path) -> None:
     """Remove what killed processes left of a report at ``out``; that of this one's number is of one before it."""
     for path in out.parent.iterdir():
         named = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.part", path.name)
-        if named and (int(named[1]) == os.getpid() or not _lives(int(named[1]))):
+        if named and (int(named[1]) == os.getpid() or not lives(int(named[1]))):
             shutil.rmtree(path, ignore_errors=True)
 
 

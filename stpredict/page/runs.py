@@ -15,7 +15,7 @@ from stpredict.checkpoint import checkpoints
 from stpredict.configuration import dump_config, read_config
 from stpredict.errors import UserError
 from stpredict.page.story import Run
-from stpredict.training.overview import RunRow, _read_log, survey_runs
+from stpredict.training.overview import RunRow, read_log, survey_runs
 from stpredict.training.settings import make_settings
 
 CURVES = ("loss", "validation_loss", "validation_mse", "learning_rate", "gradient_norm")
@@ -182,7 +182,7 @@ def _machine(run: RunFolder) -> dict[str, str]:
 def _curves(run: RunFolder) -> dict[str, tuple[tuple[int, float], ...]]:
     """Return the curves of a log, if it can be read."""
     try:
-        rows = _read_log(run.folder / "log.csv")
+        rows = read_log(run.folder / "log.csv")
     except (UserError, OSError):  # the row says it
         return {}
     columns = {name: [(int(row["step"]), row[name]) for row in rows if name in row] for name in CURVES}

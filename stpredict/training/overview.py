@@ -200,7 +200,7 @@ def _look_at(folder: Path, below: Path) -> RunRow:
     plain = attempt(lambda: read_yaml(folder / "config.yaml"), nothing)
     readable = not problems
     config = _dotted(attempt(lambda: make_settings(plain).to_dict(), plain)) if readable else {}
-    log: list[dict[str, float]] = attempt(lambda: _read_log(folder / "log.csv"), [])
+    log: list[dict[str, float]] = attempt(lambda: read_log(folder / "log.csv"), [])
     saved = attempt(lambda: _provenance(folder / "last.safetensors"), nothing).get("step")
     best = attempt(lambda: _provenance(folder / "best.safetensors"), nothing)
     held = attempt(lambda: _held(folder), False)
@@ -254,7 +254,7 @@ def _held(folder: Path) -> bool:
     return False
 
 
-def _read_log(path: Path) -> list[dict[str, float]]:
+def read_log(path: Path) -> list[dict[str, float]]:
     """Return the rows of a log, without empty cells; a last line that is being written is left out.
 
     Raises:

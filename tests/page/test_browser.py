@@ -223,7 +223,7 @@ def test_one_control_moves_all_films(urls: dict[str, str], visit: Opener) -> Non
     assert captions.all_text_contents() == ["observed 2 of 3"] * 2
 
     page.get_by_role("checkbox", name="loop").uncheck()
-    page.get_by_role("combobox", name="Speed").select_option(index=4)
+    page.get_by_role("combobox", name="Speed").select_option(index=1)
     page.get_by_role("button", name="Play").click()
     met, end = set(), time.monotonic() + 20
     while time.monotonic() < end:
@@ -337,6 +337,7 @@ def test_hostile_names_are_names(make_story: Callable[..., Story], visit: Opener
     page, seen = visit(write_page(story, tmp_path / "out", tmp_path / "made", single=False).as_uri())
     show_films(page)
     page.locator(".leads .picture").scroll_into_view_if_needed()
+    until(page, "() => document.querySelectorAll('.leads .line').length >= 9")
     page.locator(".leads .picture").focus()
     page.keyboard.press("Home")
     until(page, "() => document.querySelectorAll('.leads .values tr').length === 9")
