@@ -189,6 +189,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def lives(process: int) -> bool:
+    """Return whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from stpredict.cli.main import main
+from stpredict.data import load_data
 from stpredict.data.card import read_card
 from stpredict.networks import create_network
 
@@ -58,10 +59,16 @@ RUN = {
     "stpredict info mine.safetensors": "",
     "stpredict import --list": "",
     "stpredict train moving_mnist/convlstm_small --data.root ~/mnist": f"{TINY} {FEW_CLIPS}",
-    "stpredict evaluate runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --out both.json": "",
+    "stpredict evaluate runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --out both.json --out both.tex": "",
     "stpredict render runs/predrnn_small-1 runs/convlstm_small-1 --data moving_mnist --root ~/mnist --clip 7 --out both.gif": "",
     "stpredict evaluate runs/convlstm_small-1 --data moving_mnist --root ~/mnist --limit 100 --save-forecasts convlstm.h5": "--limit 8",
     "stpredict render convlstm.h5 persistence --data moving_mnist --root ~/mnist --clip 7 --no-error --out strip.png": "",
+    "stpredict evaluate convlstm.h5 rival/saved --data moving_mnist --root ~/mnist --protocol openstl --split test": "",
+    "stpredict render runs/predrnn_small-1 --data moving_mnist --root ~/mnist --worst 3 --by ssim --score ssim --out worst.webm": "--limit 4",
+    "stpredict render runs/predrnn_small-1 --data moving_mnist --root ~/mnist --clip 3 7 11 --theme light --out sheet.png": "",
+    "stpredict inside runs/predrnnpp-1 --data moving_digits --clip 3 --show states --out states.mp4": "",
+    "stpredict inside runs/predrnnpp-1 --data moving_digits --clip 3 --show gates --out gates.mp4 --curves gates.png --json gates.json": "",
+    "stpredict report runs/demo-1 --limit 100 --out demo-page": "--clips 1",
     "stpredict forecast runs/predrnn-1 ~/radar --out next.nc --institution 'My weather service'": "",
     "stpredict forecast runs/predrnn-1 ~/radar --out next.tif": "",
     "stpredict forecast persistence ~/radar --data knmi --horizon 12 --out next.odim.h5": "",
@@ -243,7 +250,7 @@ def check_what_is_left(folder: Path, names: dict[str, Any]) -> None:
 
 
 def make_stand_ins(folder: Path, films: ModuleType, knmi_files: ModuleType) -> None:
-    """Make what the README supposes that a reader has: ~/mnist, ~/radar, holiday.mp4 and a folder of raw films."""
+    """Make what the README supposes that a reader has: ~/mnist, ~/radar, rival/saved, holiday.mp4 and a folder of raw films."""
     (folder / "mnist").mkdir()
     digits = np.zeros((10, 28, 28), np.uint8)
     for number, digit in enumerate(digits):
@@ -259,6 +266,12 @@ def make_stand_ins(folder: Path, films: ModuleType, knmi_files: ModuleType) -> N
     }
     theirs["conv_last.weight"] = theirs.pop("readout.weight")
     torch.save({"net_param": theirs}, folder / "model.ckpt-80000")
+    rival = folder / "rival" / "saved"
+    rival.mkdir(parents=True)
+    data = load_data("moving_mnist", folder / "mnist", "test")
+    clips = np.stack([data[number].frames * np.float32(data.packing.scale) for number in range(8)])
+    for file, part in {"inputs": clips[:, :10], "trues": clips[:, 10:], "preds": 0.5 * clips[:, 10:]}.items():
+        np.save(rival / f"{file}.npy", part.astype(np.float32))
     (folder / "raw").mkdir()
     for seed in range(5):
         films.wandering_square(30, 32, 32, seed=seed).tofile(folder / "raw" / f"{seed}.raw")
