@@ -64,7 +64,7 @@ RUN = {
     "stpredict evaluate runs/convlstm_small-1 --data moving_mnist --root ~/mnist --limit 100 --save-forecasts convlstm.h5": "--limit 8",
     "stpredict render convlstm.h5 persistence --data moving_mnist --root ~/mnist --clip 7 --no-error --out strip.png": "",
     "stpredict evaluate convlstm.h5 rival/saved --data moving_mnist --root ~/mnist --protocol openstl --split test": "",
-    "stpredict render runs/predrnn_small-1 --data moving_mnist --root ~/mnist --worst 3 --by ssim --score ssim --out worst.webm": "--limit 4",
+    "stpredict render runs/predrnn_small-1 --data moving_mnist --root ~/mnist --worst 3 --by ssim --score ssim --out bad.webm": "--limit 4",
     "stpredict render runs/predrnn_small-1 --data moving_mnist --root ~/mnist --clip 3 7 11 --theme light --out sheet.png": "",
     "stpredict inside runs/predrnnpp-1 --data moving_digits --clip 3 --show states --out states.mp4": "",
     "stpredict inside runs/predrnnpp-1 --data moving_digits --clip 3 --show gates --out gates.mp4 --curves gates.png --json gates.json": "",
