@@ -1,4 +1,4 @@
-"""The demo from end to end: train a small predictor, score it beside the no-skill baselines, film it beside the truth."""
+"""The demo from end to end: train a small predictor, score it beside the no-skill baselines, film it, and tell all of it on a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 from stpredict.data import load_data
 from stpredict.evaluation import evaluate
+from stpredict.page import report
 from stpredict.predictor import load_predictor
 from stpredict.showing import render_clips
 from stpredict.training import load_settings, train
@@ -24,6 +25,7 @@ def main() -> int:
     scores = evaluate([predictor], clips, progress=True)
     scores.write(run.folder / "scores.json")
     render_clips([predictor], clips, [0], run.folder / "film.mp4")
+    page = report([run.folder], run.folder / "page", progress=True)
 
     errors = {name: by_score["mse"]["mean"] for name, by_score in scores.scores.items()}
     ours = errors.pop(predictor.name)
@@ -32,6 +34,7 @@ def main() -> int:
     print(f"That is {ours / errors[best]:.2f} times that of the best of {len(errors)} trivial answers, '{best}' ({errors[best]:.5f}).")
     print(f"The film of the prediction beside the truth:  {run.folder / 'film.mp4'}")
     print(f"All scores:                                   {run.folder / 'scores.json'}")
+    print(f"A page of all of it, to open in a browser:    {page}")
     return 0
 
 
