@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches, ordered
 from stpredict.errors import UserError
+from stpredict.fitting import check_fit
 from stpredict.networks.contract import DirectNetwork, Network, RecurrentNetwork
 from stpredict.networks.watched import WatchedNetwork, cells_of, highways_of
 from stpredict.predictor import Predictor
@@ -113,12 +114,7 @@ def gradient_of_predictor(
     """
     if not isinstance(predictor, Predictor):
         raise UserError(f"'{predictor.name}' is no trained predictor: it has no network, and no gradient to look at")
-    ours, theirs = ((spec.channels, spec.units) for spec in (predictor.spec, data.spec))
-    if ours != theirs:
-        raise UserError(
-            f"The predictor '{predictor.name}' takes frames of {ours[0]} channels in {ours[1]}, and '{data.card}' has frames of "
-            f"{theirs[0]} channels in {theirs[1]}"
-        )
+    check_fit(predictor.name, predictor, data)
     count = min(len(data), clips)
     if count < 1:
         raise UserError(

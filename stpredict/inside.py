@@ -22,6 +22,7 @@ from stpredict.cells.gates import watching_gates
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import collate
 from stpredict.errors import UserError, nearest
+from stpredict.fitting import check_fit
 from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State, Step
 from stpredict.networks.watched import WatchedNetwork, cells_of, highways_of
 from stpredict.predictor import Predictor
@@ -165,12 +166,7 @@ def inside_of_predictor(predictor: Any, data: ClipSet, clip: int = 0) -> Inside:
     """
     if not isinstance(predictor, Predictor):
         raise UserError(f"'{predictor.name}' is no trained predictor: it has no network to look into")
-    ours, theirs = ((spec.channels, spec.units) for spec in (predictor.spec, data.spec))
-    if ours != theirs:
-        raise UserError(
-            f"The predictor '{predictor.name}' takes frames of {ours[0]} channels in {ours[1]}, and '{data.card}' has frames of "
-            f"{theirs[0]} channels in {theirs[1]}"
-        )
+    check_fit(predictor.name, predictor, data)
     if not 0 <= clip < len(data) and not data.endless:
         raise UserError(f"The split '{data.split}' of '{data.card}' has clips 0 to {len(data) - 1}, not {clip}")
     batch = collate([(clip, data[clip])])

@@ -7,7 +7,8 @@ under ``stpredict``, JSON with the format version, network and settings, frame s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,11 @@ def load_predictor(source: str | Path, *, allow: Collection[str] = (), device: t
             return saved
         return read_predictor(path, allow=allow, device=device)
     raise UserError(f"There is no predictor '{source}': neither a file, nor a run folder, nor a baseline{nearest(str(source), BASELINES)}")
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return a name, or where it is taken the first of ``name (2)``, ``name (3)``, ... that is not."""
+    return next(free for number in count(1) if (free := name if number == 1 else f"{name} ({number})") not in taken)
 
 
 def read_predictor(path: Path, *, allow: Collection[str] = (), device: torch.device | str = "cpu") -> Predictor:

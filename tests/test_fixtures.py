@@ -16,6 +16,9 @@ VERSIONS = sorted(folder for folder in (Path(__file__).parent / "fixtures").iter
 
 def test_there_are_files_of_this_version() -> None:
     assert stpredict.__version__ in [folder.name for folder in VERSIONS], "python tests/fixtures/make.py writes them, once"
+    for folder in VERSIONS:
+        saved = {path.name for path in folder.glob("saved_forecasts.*")}  # which tests/forecasts/test_files.py reads
+        assert saved == {"saved_forecasts.h5", "saved_forecasts.npz"}, folder
 
 
 @pytest.mark.parametrize("folder", VERSIONS, ids=lambda folder: folder.name)

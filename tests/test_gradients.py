@@ -326,5 +326,5 @@ def test_what_the_command_refuses(predictors: Path, words: str, sentence: str, c
 def test_frames_of_other_units_are_refused(predictors: Path) -> None:
     predictor = load_predictor("with.safetensors")
     predictor.spec = replace(predictor.spec, units="K")
-    with pytest.raises(UserError, match="takes frames of 1 channels in K, and 'moving_digits' has"):
+    with pytest.raises(UserError, match=r"does not fit the data 'moving_digits': it has .*units K instead of 1"):
         gradient_of_predictor(predictor, load_data("moving_digits", None, "test", context=3, horizon=2), 1)

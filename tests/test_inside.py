@@ -355,7 +355,7 @@ def test_what_cannot_be_shown() -> None:
     with pytest.raises(UserError, match="'persistence' is no trained predictor"):
         inside_of_predictor(BASELINES["persistence"](), clips)
     predictor.spec = replace(predictor.spec, units="K")
-    with pytest.raises(UserError, match="takes frames of 1 channels in K, and 'moving_digits' has"):
+    with pytest.raises(UserError, match=r"does not fit the data 'moving_digits': it has .*units K instead of 1"):
         inside_of_predictor(predictor, clips)
     direct = create_network("simvp", channels=1, context=3, hidden=[4, 8], layers=[2, 2])
     settings: dict[str, Any] = {"network_name": "simvp", "network_settings": {}}

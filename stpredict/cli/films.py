@@ -201,38 +201,42 @@ def _render(arguments: argparse.Namespace) -> int:
     if useless and not ranked:
         raise UserError(f"{', '.join(useless)} belong(s) to --worst N or --best N: add one of them, or leave it out")
 
-    from stpredict.evaluation.contestants import check_fit
+    from stpredict.fitting import check_fit
+    from stpredict.forecasts import SavedForecasts
+    from stpredict.metrics import create_scores
+    from stpredict.render.film import check_settings
     from stpredict.showing import render_clips
 
+    look = {name: getattr(arguments, name) for name in ("frames_per_second", "colours", "theme", "hold")}
+    check_settings(arguments.out, **look)
+    if arguments.score is not None:
+        create_scores([arguments.score])
     predictors = load_predictors(arguments)
     data = load_clips(arguments, predictors)
     for predictor in predictors:
         check_fit(predictor.name, predictor, data)
-    render_clips(
-        predictors,
-        data,
-        _ranked(arguments, predictors, data) if ranked else arguments.clips or [0],
-        arguments.out,
-        error=arguments.error,
-        score=arguments.score,
-        scale=arguments.scale,
-        frames_per_second=arguments.frames_per_second,
-        colours=arguments.colours,
-        theme=arguments.theme,
-        hold=arguments.hold,
-    )
+    clips = _ranked(arguments, predictors, data) if ranked else arguments.clips or [0]
+    render_clips(predictors, data, clips, arguments.out, error=arguments.error, score=arguments.score, scale=arguments.scale, **look)
+    for predictor in predictors:
+        if isinstance(predictor, SavedForecasts):
+            for warning in predictor.warnings:
+                print(f"stpredict: {warning}", file=sys.stderr)
     print(arguments.out)
     return 0
 
 
 def _ranked(arguments: argparse.Namespace, predictors: Sequence[Any], data: ClipSet) -> list[int]:
-    """Return the clips that the first predictor does worst, or best, that one first, and say on stderr which they are."""
-    from stpredict.evaluation import evaluate
+    """Return the clips that the first predictor does worst, or best, that one first, and say on stderr which they are.
 
-    scores = evaluate(
-        predictors[:1], data, scores=[arguments.by or "mse"], baselines=False, limit=arguments.limit, device=arguments.device, progress=True
-    )
-    ((judged, by_score),) = scores.per_clip.items()
+    They are among those that all saved forecasts have.
+    """
+    from stpredict.evaluation import evaluate
+    from stpredict.forecasts import SavedForecasts
+
+    asked = [predictors[0], *(one for one in predictors[1:] if isinstance(one, SavedForecasts))]
+    by = [arguments.by or "mse"]
+    scores = evaluate(asked, data, scores=by, baselines=False, limit=arguments.limit, device=arguments.device, progress=True)
+    judged, by_score = next(iter(scores.per_clip.items()))
     ((name, values),) = by_score.items()
     better = scores.better.get(name)
     if better is None:

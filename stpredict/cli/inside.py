@@ -20,6 +20,7 @@ from stpredict.cli.options import (
     rate,
     whole_number,
 )
+from stpredict.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,12 +76,18 @@ def _inside(arguments: argparse.Namespace) -> int:
     from stpredict.inside import inside_of_predictor, means
     from stpredict.predictor import load_predictor
     from stpredict.render.curves import png_path
+    from stpredict.render.film import check_settings
     from stpredict.render.inside import save_inside_curves
     from stpredict.render.recall import save_recall
     from stpredict.showing import show_panels
 
     if arguments.curves is not None:
         png_path(arguments.curves)
+    as_table = arguments.show == "recall" and arguments.out.suffix.lower() == ".png"
+    useless = [f"--{name}" for name in ("scale", "theme") if getattr(arguments, name) is not None] if as_table else []
+    if useless:
+        raise UserError(f"{', '.join(useless)} belong(s) to maps, and the .png of recall is a table: leave it out, or write a film")
+    check_settings(arguments.out, colours="auto", frames_per_second=arguments.frames_per_second, hold=0.0, theme=arguments.theme)
     predictor = load_predictor(arguments.predictor, allow=arguments.allow_code, device=choose_device(arguments.device))
     clips = load_clips(arguments, [predictor])
     part: Part = arguments.show
@@ -88,7 +95,7 @@ def _inside(arguments: argparse.Namespace) -> int:
     maps = inside.maps(part, arguments.layer, f"the predictor '{predictor.name}'")
     title = f"{part.capitalize()} of {predictor.name}: {clips.card} {clips.split}, clip {arguments.clip}"
     table = {layer: inside.recall[layer] for layer in maps} if part == "recall" else {}
-    if table and arguments.out.suffix.lower() == ".png":
+    if as_table:
         save_recall(table, arguments.out, title, inside.context)
     else:
         times = clips[arguments.clip].times
@@ -125,13 +132,12 @@ def _panels(inside: Inside, maps: Maps, part: Part, clips: ClipSet, strip: bool)
     """Return the true and the predicted frame beside the maps, the mean of each map under it: in a film a row for each layer."""
     from stpredict.inside import enlarged
     from stpredict.render import Panel
-    from stpredict.render.inside import map_panel, plain_panel
+    from stpredict.render.inside import map_panel
 
     spec = clips.spec
     value_range = (spec.transform.low, spec.transform.high)
     frames = [Panel("true", inside.true[inside.offset :]), Panel("predicted", inside.predicted)]
     panels = frames if strip else []
-    longest = max(map(len, maps.values()))
     for layer, named in maps.items():
         row = [] if strip else [replace(panel, row=layer) for panel in frames]
         if part == "recall":
@@ -140,7 +146,7 @@ def _panels(inside: Inside, maps: Maps, part: Part, clips: ClipSet, strip: bool)
             whole = enlarged(film, inside.padded, spec.height, spec.width)
             title = f"{layer} {name}" if strip else name
             row.append(map_panel(title, whole, value_range, bounded=part == "gates", row="" if strip else layer, notes=_notes(film)))
-        panels += row + ([] if strip else [plain_panel(inside.predicted.shape, value_range, layer)] * (longest - len(named)))
+        panels += row
     return panels
 
 

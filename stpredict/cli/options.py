@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -83,12 +84,18 @@ def rate(text: str) -> float:
 
 
 def new_file(text: str) -> Path:
-    """Read the path of a file to write, whose folder must be there before hours are spent on what goes into it."""
+    """Read the path of a file to write, whose folder must take files before hours are spent on what goes into it."""
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder '{path.parent}' to write '{path.name}' in; make it first")
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"'{path}' is a folder; name a file")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"'{path.name}' cannot be written in the folder '{path.parent}' ({error.strerror}); name another"
+        ) from None
     return path
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from stpredict.cli.options import Commands, add_allow_code, add_clips, add_command, add_device, index, whole_number
-from stpredict.cli.scoring import KNOWN
+from stpredict.cli.scoring import KNOWN, PROTOCOLS
 
 
 def add_commands(commands: Commands) -> None:
@@ -22,12 +23,16 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--out", metavar="FOLDER", required=True, type=Path, help="the folder of the page, new or of an earlier report")
     parser.add_argument("--data", dest="card", metavar="CARD", help="the data that all are scored on (default: what each was trained on)")
     parser.add_argument("--root", metavar="FOLDER", type=Path, help="where its files are (default: as in the config of the run)")
-    add_clips(parser)
-    parser.add_argument("--protocol", metavar="P", help="the convention of scoring (default: per-pixel)")
+    add_clips(parser, split="the protocol's for this card, else test")
+    parser.set_defaults(split=None)
+    parser.add_argument("--protocol", metavar="P", help=f"the convention of scoring: {PROTOCOLS} (default: per-pixel)")
     parser.add_argument("--score", dest="scores", metavar="NAME", nargs="+", action="extend", help=f"only these: {KNOWN}")
-    parser.add_argument("--units", metavar="U", help="score in these units: mm/h, mm or dBZ (default: the card's)")
-    parser.add_argument("--threshold", dest="thresholds", metavar="X", type=float, nargs="+", help="those of events (default: the card's)")
-    parser.add_argument("--skill", metavar="NAME", help="also the skill over this predictor, such as persistence")
+    parser.add_argument("--units", metavar="U", help="score in these units: mm/h, mm or dBZ (default: the protocol's, else the card's)")
+    words = "those of events (default: the protocol's, or the card's)"
+    parser.add_argument("--threshold", dest="thresholds", metavar="X", type=float, nargs="+", help=words)
+    parser.add_argument(
+        "--skill", metavar="NAME", help="also the skill over this predictor, such as persistence, and the paired differences"
+    )
     parser.add_argument("--resample", choices=["clips", "films"], default="clips", help="what intervals draw again (default: clips)")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
     parser.add_argument("--limit", metavar="N", type=whole_number, help="score only the first N clips")
@@ -68,6 +73,7 @@ def _report(arguments: argparse.Namespace) -> int:
         allow=arguments.allow_code,
         device=arguments.device,
         progress=True,
+        warn=lambda words: print(f"stpredict: {words}", file=sys.stderr),
     )
     print(page)
     return 0

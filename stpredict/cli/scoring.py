@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,8 +95,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UserError(f"The scores of each clip are written as .csv, not as '{arguments.per_clip.suffix}': {arguments.per_clip}")
     if arguments.devices > 1 and not launched():
         return _launch(arguments)
-    with join(choose_device(arguments.device)):  # before a predictor goes to the GPU of its process
-        scores = evaluate(**_asked(arguments), batch_size=arguments.batch_size, progress=True)
+    try:
+        with join(choose_device(arguments.device)):  # before a predictor goes to the GPU of its process
+            scores = evaluate(**_asked(arguments), batch_size=arguments.batch_size, progress=True)
+    except KeyboardInterrupt:
+        if not launched():
+            raise
+        return 1  # who started the processes says it for all of them
     if os.environ.get("RANK", "0") == "0":
         _tell(scores, arguments.out, arguments.per_clip)
     return end(0)
@@ -130,11 +137,16 @@ def _launch(arguments: argparse.Namespace) -> int:
     # What is wrong is said once here, and not once in each process; the GPUs are left to those.
     prepare(**_asked(argparse.Namespace(**{**vars(arguments), "device": "cpu"})))
     code = 1
+    logging.disable(logging.ERROR)  # torch's launcher tells how it ends its processes
     try:
         code = launch(arguments.words, arguments.devices)
     finally:
+        logging.disable(logging.NOTSET)
         if code and arguments.save_forecasts is not None:
             clear_parts(arguments.save_forecasts)
+    if code > 128:
+        killed = f"one of the {arguments.devices} processes was killed ({signal.Signals(code - 128).name})"
+        print(f"stpredict: {killed}: if memory is short, ask for fewer --devices or a smaller --batch-size", file=sys.stderr)
     return code
 
 
@@ -142,12 +154,14 @@ def _tell(scores: Scores, out: list[Path], per_clip: Path | None) -> None:
     """Write and print what was found."""
     from rich.console import Console
 
-    for path in out:
-        scores.write(path)
-    if per_clip is not None:
-        scores.write_clips(per_clip)
-    for warning in scores.warnings:
-        print(f"stpredict: {warning}", file=sys.stderr)
-    console = Console()
-    for table in scores.tables():
-        console.print(table)
+    try:
+        for path in out:
+            scores.write(path)
+        if per_clip is not None:
+            scores.write_clips(per_clip)
+    finally:  # what took hours is told even where it could not be written
+        for warning in scores.warnings:
+            print(f"stpredict: {warning}", file=sys.stderr)
+        console = Console()
+        for table in scores.tables():
+            console.print(table)

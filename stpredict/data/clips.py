@@ -27,6 +27,7 @@ class ClipSet(ABC):
         horizon: frames to forecast.
         training_split: gives the training split of the same card, files and window; None where it is not known.
         known_channels: K, how many inputs of each pixel are known for every frame.
+        tolerance: by how many seconds the times of frames may be off.
         endless: True when any index from 0 up gives a clip (made on the fly); ``len`` is then what one epoch counts.
     """
 
@@ -37,6 +38,7 @@ class ClipSet(ABC):
     context: int
     horizon: int
     known_channels: int = 0
+    tolerance: float = 0.0
     endless: bool = False
     training_split: Callable[[], ClipSet] | None = None
 

@@ -73,6 +73,7 @@ class Windows(ClipSet):
         self._frames = card.frames or Frames()
         self._spatial = card.spatial or Spatial()
         clock = clock_of(card, reader)
+        self.tolerance = 0.0 if clock is None else clock.tolerance
         self.spec = frame_spec(card, reader, self._frames, self._spatial, clock)
         self.packing = self._spatial.packing(reader.packing)
         self._known = known_inputs(card, reader, self.spec, root)

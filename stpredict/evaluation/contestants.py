@@ -1,4 +1,4 @@
-"""What is scored: predictors, baselines and saved forecasts under names of their own, whether they fit the data, and what they are."""
+"""What is scored: predictors, baselines and saved forecasts under names of their own, and what they are."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from torch import Tensor
 from stpredict.baselines import BASELINES, Baseline, TrainingMean
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError
+from stpredict.fitting import check_fit
 from stpredict.forecasts import SavedForecasts
-from stpredict.frames import FrameSpec
-from stpredict.networks import make_network
-from stpredict.predictor import Predictor, load_predictor
+from stpredict.predictor import Predictor, free_name, load_predictor
 from stpredict.processes import Processes
 
 DIGEST_SIZE = 16
@@ -60,7 +59,9 @@ def open_contestants(
     given = [load_predictor(one, device=device) if isinstance(one, str | Path) else one for one in named]
     kinds = [kind for kind in BASELINES.values() if training_clips is not None or kind is not TrainingMean] if baselines else []
     added = [kind() for kind in kinds if not any(isinstance(one, kind) for one in given)]
-    contestants = _by_name([*given, *added])
+    contestants: dict[str, Any] = {}
+    for one in (*given, *added):
+        contestants[free_name(one.name, contestants)] = one
     if not contestants:
         raise UserError("There is nothing to score: give a predictor, or leave the baselines in")
     for name, one in contestants.items():
@@ -80,65 +81,6 @@ def with_training_means(contestants: Mapping[str, Any], training: ClipSet | None
 def _training_split(data: ClipSet) -> ClipSet | None:
     find = getattr(data, "training_split", None)
     return find() if callable(find) else None
-
-
-def _by_name(predictors: Sequence[Any]) -> dict[str, Any]:
-    """Give each predictor a name of its own: the second of two of one name is called ``name (2)``."""
-    named: dict[str, Any] = {}
-    for predictor in predictors:
-        name, number = predictor.name, 1
-        while name in named:
-            number += 1
-            name = f"{predictor.name} ({number})"
-        named[name] = predictor
-    return named
-
-
-def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
-    """Refuse a predictor that was made for other frames than those of the data.
-
-    Raises:
-        UserError: channels, units, time step or size differ; it says which, and what in a card turns one into the other.
-    """
-    spec = getattr(predictor, "spec", None)
-    if spec is None or isinstance(predictor, SavedForecasts):  # saved forecasts say themselves which data they are of
-        return
-    ours, theirs = spec, data.spec
-    differing: list[tuple[str, str]] = []
-    if ours.channels != theirs.channels:
-        cure = "choose the channels by the settings of its reader, such as {colour: true} of a video"
-        differing.append((f"channels {ours.channels} instead of {theirs.channels}", cure))
-    if ours.units != theirs.units:
-        cure = f"choose the units by the settings of its reader, such as {{units: {ours.units}}}, where it has them"
-        differing.append((f"units {ours.units} instead of {theirs.units}", cure))
-    if ours.time_step is not None and theirs.time_step is not None and ours.time_step != theirs.time_step:
-        times = ours.time_step / theirs.time_step
-        whole = times > 1 and times.is_integer()
-        cure = f"write every: {times:g} under window" if whole else "take frames as far apart as those that it was trained on"
-        differing.append((f"a time step in seconds of {ours.time_step} instead of {theirs.time_step}", cure))
-    if ours.shape[1:] != theirs.shape[1:] and _bound_to_size(predictor, theirs):
-        size = f"{ours.height} x {ours.width}"
-        cure = f"write resize: [{ours.height}, {ours.width}] under spatial, or crop to that size"
-        differing.append((f"weights for single pixels of frames of {size} instead of {theirs.height} x {theirs.width}", cure))
-    if differing:
-        facts, cures = ", ".join(fact for fact, _ in differing), "; ".join(cure for _, cure in differing)
-        raise UserError(f"The predictor '{name}' does not fit the data '{data.card}': it has {facts}; in a copy of the card, {cures}")
-
-
-def _bound_to_size(predictor: Any, spec: FrameSpec) -> bool:
-    """Whether the network would have other weights for frames of the size of ``spec``, as with layer norms of whole frames."""
-    if not isinstance(predictor, Predictor) or getattr(predictor, "tile", None) is not None:
-        return False
-    with torch.device("meta"):
-        other = make_network(
-            predictor.network_name,
-            predictor.network_settings,
-            channels=predictor.spec.channels,
-            frame_size=(spec.height, spec.width),
-            context=predictor.context,
-        )
-    ours = predictor.network.state_dict()
-    return any(ours[key].shape != weight.shape for key, weight in other.state_dict().items())
 
 
 def clips_of_all(contestants: Mapping[str, Any], data: ClipSet, count: int) -> tuple[list[int], list[str]]:

@@ -147,8 +147,6 @@ def prepare(
 
     names, scored = _by_protocol(rules, data, scores, units, thresholds)
     chosen = create_scores(names)
-    for score in chosen:
-        names_of_parts(score, scored, 1)  # refuses a score that lacks its thresholds before anything is forecast
     check_protocol(rules, data, scored)
     where = choose_device(device)
     contestants, asked, training = open_contestants(predictors, data, baselines, training_clips, where)
@@ -162,6 +160,9 @@ def prepare(
     if path is not None:
         ForecastWriter(path, next(iter(contestants)), data, len(indices))  # refuses a name that it cannot write
     judge = Judge(chosen, rules, data.spec, scored)
+    blank = torch.tensor(data.spec.fill, device=where).expand(1, data.horizon, *data.spec.shape)
+    with torch.inference_mode():  # a score that is not for such frames says so before anything is forecast
+        judge.totals(blank if members is None else blank.unsqueeze(1).expand(-1, members, -1, -1, -1, -1), blank)
     return Evaluation(contestants, data, training, judge, indices, films, where, members, skill, path, tuple(warnings))
 
 

@@ -26,6 +26,9 @@ from stpredict.rain import in_units
 # Scores look at a few clips at a time, so that what they work on stays in the processor's cache.
 PIXELS_AT_ONCE = 1 << 17
 
+# What a clip adds to each replicate takes as long as its scores, unless some clips are added together.
+CLIPS_AT_ONCE = 16
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -52,6 +55,8 @@ class Judge:
         at_once = len(truth) if truth.is_cuda else max(1, PIXELS_AT_ONCE // truth[0].numel())
         pieces = zip(torch.split(forecast, at_once), torch.split(truth, at_once), strict=True)
         answers = [list(self._piece(some, true)) for some, true in pieces]
+        if len(answers) == 1:
+            return answers[0]
         return [(torch.cat([total for total, _ in one]), torch.cat([weight for _, weight in one])) for one in zip(*answers, strict=True)]
 
     def _piece(self, forecast: Tensor, truth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -78,12 +83,14 @@ class Tally:
         per_clip: each score of each clip on its own, batch by batch.
         undefined: how many forecast frames are NaN where the truth is not.
         digests: of each forecast, if it was saved.
+        waiting: totals and weights of each score, and the draw, of batches that are not yet in ``running`` and ``per_clip``.
     """
 
     running: dict[str, RunningScore]
     per_clip: dict[str, list[Numbers]]
     undefined: int = 0
     digests: list[bytes] = field(default_factory=list)
+    waiting: list[tuple[list[tuple[Numbers, Numbers]], Draw]] = field(default_factory=list)
 
     @classmethod
     def of(cls, scores: Sequence[Score], horizon: int) -> Tally:
@@ -91,21 +98,33 @@ class Tally:
         return cls({score.name: RunningScore(horizon, score) for score in scores}, {score.name: [] for score in scores})
 
     def add(self, judge: Judge, forecast: Tensor, truth: Tensor, draw: Draw) -> None:
-        """Score the forecast ``(B, T, C, H, W)``, or ``(B, M, T, C, H, W)``, of a batch."""
-        for score, (total, weight) in zip(judge.scores, judge.totals(forecast, truth), strict=True):
-            totals, weights = as_numbers(total), as_numbers(weight)
-            self.running[score.name].add(totals, weights, draw)
-            self.per_clip[score.name].append(overall(score, totals, weights))
+        """Score the forecast ``(B, T, C, H, W)``, or ``(B, M, T, C, H, W)``, of a batch; :meth:`settle` when all have come."""
+        self.waiting.append(([(as_numbers(total), as_numbers(weight)) for total, weight in judge.totals(forecast, truth)], draw))
+        if sum(len(draw.units) for _, draw in self.waiting) >= CLIPS_AT_ONCE:
+            self.settle()
         if torch.isnan(forecast.sum()):  # which a sum of infinities is too, so look
             missing = torch.isnan(forecast) if forecast.ndim == truth.ndim else torch.isnan(forecast).any(1)
             self.undefined += int((missing & ~torch.isnan(truth)).flatten(2).any(2).sum())
+
+    def settle(self) -> None:
+        """Take what is waiting into the sums and the scores of each clip."""
+        if not self.waiting:
+            return
+        batches, draws = zip(*self.waiting, strict=True)
+        self.waiting = []
+        draw = draws[0] if len(draws) == 1 else Draw(np.concatenate([one.units for one in draws]), np.hstack([one.times for one in draws]))
+        for (name, running), parts in zip(self.running.items(), zip(*batches, strict=True), strict=True):
+            totals, weights = (part[0] if len(part) == 1 else np.concatenate(part) for part in zip(*parts, strict=True))
+            running.add(totals, weights, draw)
+            self.per_clip[name].append(overall(running.score, totals, weights))
 
     def clip_scores(self) -> dict[str, Numbers]:
         """Return each score of each clip, ``(clips,)``."""
         return {name: np.concatenate([np.empty(0), *parts]) for name, parts in self.per_clip.items()}
 
     def gather(self, processes: Processes) -> None:
-        """Put together what all processes have; afterwards the first has it."""
+        """Settle, and put together what all processes have; afterwards the first has it."""
+        self.settle()
         if processes.count == 1:
             return
         for running in self.running.values():  # one at a time: replicates may be large

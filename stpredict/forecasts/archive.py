@@ -20,7 +20,7 @@ from stpredict.data.windows import Windows
 from stpredict.errors import UserError
 from stpredict.forecasts.cf_nowcasts import read_cf_nowcast
 from stpredict.forecasts.contract import SavedForecasts
-from stpredict.forecasts.nowcast_files import NowcastFile, describe_files
+from stpredict.forecasts.nowcast_files import NowcastFile, describe_files, places_of
 from stpredict.forecasts.odim_nowcasts import is_odim_nowcast, read_odim_nowcast
 from stpredict.forecasts.places import Window, find_window
 from stpredict.forecasts.plain_nowcasts import is_plain_nowcast, read_plain_nowcast
@@ -33,9 +33,9 @@ class ForecastArchive(SavedForecasts):
     """Nowcasts in one file or in a folder of files, one for each start time: NetCDF of pysteps or stpredict, its plain files, ODIM_H5.
 
     A nowcast continues the clips whose last observed frame is of its start time, if it has a frame at the time of every lead of theirs;
-    it may have more. The pixels of the data are cut out of its own, and turned round where its rows lie the other way; its units become
-    those of the data where both are of rain. A pixel without a value becomes the fill of the data, as in a baseline: the nowcast has
-    nothing to say of it.
+    it may have more, and be off by the tolerance of the data's clock. The pixels of the data are cut out of its own, and turned round
+    where its rows lie the other way; its units become those of the data where both are of rain. A pixel without a value becomes the
+    fill of the data, as in a baseline: the nowcast has nothing to say of it.
 
     Attributes:
         files: the nowcasts, in order of their start times.
@@ -60,7 +60,7 @@ class ForecastArchive(SavedForecasts):
                 raise UserError(f"'{first.path}' has {first.members or 1} member(s) and '{file.path}' {file.members or 1}: keep them apart")
         makers = sorted({file.made_by for file in self.files if file.made_by})
         self.provenance = {"nowcasts": len(self.files), "made by": makers[:10]}
-        self._by_start = {file.start: file for file in self.files}
+        self._starts = np.array([file.start for file in self.files])
         if any(file.grid is None for file in self.files):
             self.warnings = (f"{self.path} does not say where its pixels lie: that they are those of the data is taken on trust",)
 
@@ -78,9 +78,9 @@ class ForecastArchive(SavedForecasts):
                     f"{self.path} holds nowcasts, found by their times, and the clips of '{data.card}' {data.split} have no clock"
                 )
             first = times if first is None else first
-            nowcast = self._by_start.get(times[data.context - 1])
-            if nowcast is not None and nowcast.leads_at(times[data.context :]) is not None:
-                _check(nowcast, data, index)
+            match = self._match(times, data)
+            if match is not None:
+                _check(match[0], data, index)
                 found.append(index)
         if not found:
             assert first is not None, "at least one clip"
@@ -96,14 +96,14 @@ class ForecastArchive(SavedForecasts):
         forecasts = []
         for row, index in enumerate(batch.indices):
             times = None if batch.times is None else batch.times[row].numpy().astype("datetime64[s]")
-            nowcast = None if times is None else self._by_start.get(times[data.context - 1])
-            leads = None if nowcast is None or times is None else nowcast.leads_at(times[data.context :])
-            if nowcast is None or leads is None:
+            match = None if times is None else self._match(times, data)
+            if match is None:
                 begins = "has no clock" if times is None else f"is forecast from {times[data.context - 1]}"
                 raise UserError(
                     f"{self.path} has no nowcast of clip {index} of '{data.card}' {data.split}, which {begins}: its own start from "
                     f"{self.files[0].start} to {self.files[-1].start}, so ask for other clips or leads"
                 )
+            nowcast, leads = match
             window = _check(nowcast, data, index)
             values = _in_units_of(data, window.cut(nowcast.read(leads)), nowcast)
             forecasts.append(torch.where(torch.isnan(values), data.spec.fill, values))
@@ -114,12 +114,20 @@ class ForecastArchive(SavedForecasts):
         """Say in a line what they are."""
         return f"archive {self.name}: {describe_files(self.files)}"
 
+    def _match(self, times: NDArray[np.datetime64], data: ClipSet) -> tuple[NowcastFile, NDArray[np.int64]] | None:
+        """Return the nowcast that continues a clip of these times, and which of its leads the clip has; None where there is none."""
+        place = places_of(times[data.context - 1 : data.context], self._starts, data.tolerance)
+        if place is None:
+            return None
+        nowcast = self.files[place[0]]
+        leads = nowcast.leads_at(times[data.context :], data.tolerance)
+        return None if leads is None else (nowcast, leads)
+
     def _why_none(self, data: ClipSet, times: NDArray[np.datetime64]) -> str:
         """Say why there is no nowcast of any clip; ``times`` are those of the first."""
-        starts = np.array([file.start for file in self.files])
         wanted, split = times[data.context - 1], f"'{data.card}' {data.split}"
-        nearest = self.files[int(np.abs(starts - wanted).argmin())]
-        if nearest.start != wanted:
+        nearest = self.files[int(np.abs(self._starts - wanted).argmin())]
+        if abs(nearest.start - wanted) > np.timedelta64(round(data.tolerance), "s"):
             return (
                 f"The times do not match: no nowcast in {self.path} starts where the observed frames of a clip of {split} end; "
                 f"those of the first end at {wanted}, and the nearest start is {nearest.start}"

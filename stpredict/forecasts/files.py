@@ -103,11 +103,7 @@ class ForecastFile(SavedForecasts):
         Raises:
             UserError: the file is of another card, split, context, horizon or frame size, or has none of these clips.
         """
-        facts = [(fact, getattr(self, fact), getattr(data, fact)) for fact in ("card", "split", "context", "horizon")]
-        facts += [("frames", _size(self.spec.shape), _size(data.spec.shape)), ("units", self.spec.units, data.spec.units)]
-        differing = [f"{fact} {ours} instead of {theirs}" for fact, ours, theirs in facts if ours != theirs]
-        if differing:
-            raise UserError(f"{self.path} forecasts other clips: {', '.join(differing)}; it can be scored only where it was made")
+        self._refuse_other_clips(data)
         found = sorted(index for index in self.indices if index < count)
         if not found:
             raise UserError(
@@ -119,8 +115,10 @@ class ForecastFile(SavedForecasts):
         """Return the forecasts of clips, as :class:`SavedForecasts` says.
 
         Raises:
-            UserError: a clip had other frames or times when the file was made, the file lacks one, or is damaged.
+            UserError: the file is of other clips, as :meth:`clips` has it, a clip had other frames or times when it was made, it lacks
+                one, or is damaged.
         """
+        self._refuse_other_clips(data)
         rows = self._rows_of(batch.indices)
         for index, row, digest in zip(batch.indices, rows, clip_digests(batch), strict=True):
             if self.digests[row] != digest:
@@ -128,8 +126,6 @@ class ForecastFile(SavedForecasts):
                     f"{self.path} forecasts other clips: clip {index} of '{self.card}' {self.split} had other frames or times "
                     "when the file was made; make it again from these data"
                 )
-        if data.horizon != self.horizon:
-            raise UserError(f"{self.path} holds forecasts of {self.horizon} frames, not {data.horizon}")
         return torch.from_numpy(self.read_rows(rows)).to(physical.device)
 
     def describe(self) -> str:
@@ -149,6 +145,13 @@ class ForecastFile(SavedForecasts):
                 return np.stack([arrays["forecast"][row] for row in rows])
         except DAMAGE as error:
             raise self._damaged(error) from None
+
+    def _refuse_other_clips(self, data: ClipSet) -> None:
+        facts = [(fact, getattr(self, fact), getattr(data, fact)) for fact in ("card", "split", "context", "horizon")]
+        facts += [("frames", _size(self.spec.shape), _size(data.spec.shape)), ("units", self.spec.units, data.spec.units)]
+        differing = [f"{fact} {ours} instead of {theirs}" for fact, ours, theirs in facts if ours != theirs]
+        if differing:
+            raise UserError(f"{self.path} forecasts other clips: {', '.join(differing)}; it can be used only where it was made")
 
     def _rows_of(self, indices: Iterable[int]) -> list[int]:
         try:

@@ -59,10 +59,9 @@ class NowcastFile(ABC):
                 f"'{self.path}' is no nowcast: it says that it begins at {self.start}, and its first frame is of {self.times[0]}"
             )
 
-    def leads_at(self, times: NDArray[np.datetime64]) -> NDArray[np.int64] | None:
-        """Return which of its leads are at these times, in their order; None where one of them is lacking."""
-        places = np.minimum(np.searchsorted(self.times, times), len(self.times) - 1)
-        return places if bool((self.times[places] == times).all()) else None
+    def leads_at(self, times: NDArray[np.datetime64], tolerance: float = 0.0) -> NDArray[np.int64] | None:
+        """Return which of its leads are at these times, give or take so many seconds; None where one of them is lacking."""
+        return places_of(times, self.times, tolerance)
 
     @abstractmethod
     def read(self, leads: NDArray[np.int64]) -> Tensor:
@@ -81,6 +80,18 @@ class NowcastFile(ABC):
         declared, stored = (self.members or 1) * leads * math.prod(self.size) * itemsize, self.path.stat().st_size
         if declared > max(_SMALL, stored * DEFLATE_LIMIT):
             raise UserError(f"'{self.path}' declares {declared} bytes of {leads} frames in a file of {stored}: it is damaged")
+
+
+def places_of(wanted: NDArray[np.datetime64], moments: NDArray[np.datetime64], tolerance: float) -> NDArray[np.int64] | None:
+    """Return which of some moments are nearest to others, one for each; both increase.
+
+    None where one of them is off by more than ``tolerance`` seconds, or two are the same.
+    """
+    after = np.searchsorted(moments, wanted).clip(max=len(moments) - 1)
+    before = (after - 1).clip(min=0)
+    places = np.where(np.abs(moments[before] - wanted) <= np.abs(moments[after] - wanted), before, after).astype(np.int64)
+    off = np.abs(moments[places] - wanted) / np.timedelta64(1, "s")
+    return places if bool((off <= tolerance).all() and (np.diff(places) > 0).all()) else None
 
 
 def watched_cycle(about: dict[str, Any]) -> np.datetime64 | None:

@@ -72,26 +72,19 @@ class SavedArrays(SavedForecasts):
         Raises:
             UserError: the arrays are of another size, context or horizon, or, without the truth, not as many as the split has clips.
         """
-        facts = [
-            ("frames", _size(self.shape[-3:]), _size(data.spec.shape)),
-            ("horizon", self.horizon, data.horizon),
-            ("context", self.context or data.context, data.context),
-        ]
-        differing = [f"{fact} {ours} instead of {theirs}" for fact, ours, theirs in facts if ours != theirs]
-        if differing:
-            raise UserError(f"{self.path} forecasts other clips than '{data.card}' {data.split} has: {', '.join(differing)}")
-        rows, there = self.shape[0], len(data)
-        if rows > there or (self._truth is None and rows != there):
-            how = "score the split that they are of" if self._truth is not None else "score the whole split, or save trues.npy beside it"
-            raise UserError(f"{self.path} has forecasts of {rows} clips, and '{data.card}' {data.split} has {there}: {how}")
-        return range(min(count, rows))
+        self._refuse_other_clips(data)
+        return range(min(count, self.shape[0]))
 
     def forecast_batch(self, batch: Batch, physical: Tensor, data: ClipSet) -> Tensor:
         """Return the forecasts of clips, as :class:`SavedForecasts` says.
 
         Raises:
-            UserError: the truth that was saved is not the clip, the numbers are not scaled, or a file is damaged.
+            UserError: there is no row of a clip, the truth that was saved is not the clip, the numbers are not scaled, or a file is
+                damaged.
         """
+        self._refuse_other_clips(data)
+        if max(batch.indices) >= self.shape[0]:
+            raise UserError(f"{self.path} forecasts clips 0 to {self.shape[0] - 1}, not {max(batch.indices)}: ask for those alone")
         if self._truth is not None:
             true = torch.from_numpy(_rows(self._truth, batch.indices)).to(physical.device)
             self._refuse_other_truth(true.reshape(len(true), *self.shape[-4:]), batch, physical[:, data.context :], data)
@@ -107,6 +100,20 @@ class SavedArrays(SavedForecasts):
         members = "" if self.members is None else f" of {self.members} members"
         frames = f"{self.horizon} frames of {_size(self.shape[-3:])}"
         return f"saved arrays {self.name}: forecasts{members} of {self.shape[0]} clips, {frames}, scaled to [0, 1], {truth}"
+
+    def _refuse_other_clips(self, data: ClipSet) -> None:
+        facts = [
+            ("frames", _size(self.shape[-3:]), _size(data.spec.shape)),
+            ("horizon", self.horizon, data.horizon),
+            ("context", self.context or data.context, data.context),
+        ]
+        differing = [f"{fact} {ours} instead of {theirs}" for fact, ours, theirs in facts if ours != theirs]
+        if differing:
+            raise UserError(f"{self.path} forecasts other clips than '{data.card}' {data.split} has: {', '.join(differing)}")
+        rows, there = self.shape[0], len(data)
+        if rows > there or (self._truth is None and rows != there):
+            how = "score the split that they are of" if self._truth is not None else "score the whole split, or save trues.npy beside it"
+            raise UserError(f"{self.path} has forecasts of {rows} clips, and '{data.card}' {data.split} has {there}: {how}")
 
     def _refuse_other_truth(self, true: Tensor, batch: Batch, physical: Tensor, data: ClipSet) -> None:
         scaled, valid = data.spec.scale(physical)

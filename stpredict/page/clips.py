@@ -26,18 +26,20 @@ def clip_html(story: FilmStory, index: int, numbers: Mapping[str, int], address:
             f'<figure class="panel" data-kind="{escape(panel.kind)}"><figcaption title="{escape(panel.label)}">{label}</figcaption>'
             f"{_screen(story, address(panel.file), alt)}{f'<p class=note>{name(note)}</p>' if note else ''}</figure>"
         )
+    legends = "".join(
+        f'<img {source} alt="{escape(f"legend: {heading}")}">' for heading, file in films.legends if (source := address(file)) is not None
+    )
+    if legends:  # below the truth there is room, which has no error
+        columns.setdefault(None, []).append(f'<div class="legends">{legends}</div>')
     cells = "".join(
         f'<div class="column" data-series="{"" if predictor is None else numbers[predictor]}">{"".join(figures)}</div>'
         for predictor, figures in columns.items()
-    )
-    legends = "".join(
-        f'<img {source} alt="{escape(f"legend: {heading}")}">' for heading, file in films.legends if (source := address(file)) is not None
     )
     called = " · ".join(map(name, filter(None, [sheet, films.name])))
     return (
         f'<article class="clip" id="clip-{index}" data-clip="{index}" tabindex="-1"><h3>{name(story.heading)}</h3>'
         f'<p class="moment"><span class="phase"></span> <span class="called">{called}</span> <span class="caption"></span></p>'
-        f'<div class="columns">{cells}</div>{f"<div class=legends>{legends}</div>" if legends else ""}</article>'
+        f'<div class="columns">{cells}</div></article>'
     )
 
 

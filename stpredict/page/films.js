@@ -2,12 +2,12 @@
 
 const PATIENCE = 1000; // milliseconds that the clock waits for a film that is late
 const ICONS = {
-  first: "M3 3H5V13H3ZM13 3V13L6 8Z",
+  first: "M2 3H4V13H2ZM9 3V13L4 8ZM14 3V13L9 8Z",
   back: "M4 3H6V13H4ZM12 3V13L7 8Z",
   play: "M4 2.5L13 8L4 13.5Z",
   pause: "M4 3H7V13H4ZM9 3H12V13H9Z",
   forward: "M10 3H12V13H10ZM4 3V13L9 8Z",
-  last: "M11 3H13V13H11ZM3 3V13L10 8Z",
+  last: "M12 3H14V13H12ZM7 3V13L12 8ZM2 3V13L7 8Z",
 };
 
 function icon(name) {
@@ -261,7 +261,7 @@ class Player {
     const tick = (now) => {
       if (!this.playing) return;
       requestAnimationFrame(tick);
-      const rest = this.hold && this.start < 0 && this.position === -1 ? 800 : this.position === this.end ? 1200 : 0;
+      const rest = this.hold && this.start < 0 && this.position === -1 ? 800 : this.loop && this.position === this.end ? 1200 : 0;
       const due = shown + 1000 / (this.rate * this.speed) + rest;
       if (now < due || (!this.settled && now < due + PATIENCE)) return;
       shown = now;

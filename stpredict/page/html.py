@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from stpredict.files import whole_file, write_text
 from stpredict.page.clips import clip_html
-from stpredict.page.markup import details, escape, facts, name, table
+from stpredict.page.markup import details, escape, facts, is_number, name, table
 from stpredict.page.series import script_data, series_of
 from stpredict.page.sheets import sheet_html
-from stpredict.page.story import Story
+from stpredict.page.story import Run, Story
 
 FILMS = "films"
 """The folder beside the page that holds its films."""
@@ -84,12 +84,13 @@ def page_html(story: Story, address: Callable[[str], str | None], embedded: bool
         "runs": ("What was trained", _runs(story)),
         "scores": ("Scores", _sheets(story)),
         "films": ("Films", _films(story, address, embedded)),
-        "reproduce": ("Config, and how to have it again", _reproduce(story)),
+        "reproduce": ("How to reproduce", _reproduce(story)),
         "provenance": ("Provenance", facts(story.provenance) + _beside(story)),
     }
     told = {part: (heading, body) for part, (heading, body) in parts.items() if body}
     links = "".join(f'<li><a href="#{part}">{heading}</a></li>' for part, (heading, _) in told.items())
     sections = "\n".join(f'<section id="{part}"><h2>{heading}</h2>\n{body}\n</section>' for part, (heading, body) in told.items())
+    lead = "".join(f'<p class="lead">{name(line)}</p>' for line in story.lead.splitlines())
     warnings = "".join(f"<li>{name(warning)}</li>" for warning in story.warnings)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -98,7 +99,7 @@ def page_html(story: Story, address: Callable[[str], str | None], embedded: bool
         f'<meta name="referrer" content="no-referrer"><title>{escape(story.title)}</title><link rel="icon" href="data:,">'
         f'<style>{style}</style></head>\n<body><a class="skip" href="#main">Skip to the content</a>\n'
         f'<header><div class="top"><h1>{name(story.title)}</h1><button type="button" id="theme" hidden></button></div>'
-        f'{f"<p class=lead>{name(story.lead)}</p>" if story.lead else ""}<nav aria-label="Contents"><ul>{links}</ul></nav></header>\n'
+        f'{lead}<nav aria-label="Contents"><ul>{links}</ul></nav></header>\n'
         f'<main id="main" tabindex="-1">\n{f"<ul class=warnings>{warnings}</ul>" if warnings else ""}\n{sections}\n</main>\n'
         f'<script type="application/json" id="data">{script_data(story)}</script>\n<script>{script}</script>'
     )
@@ -113,18 +114,22 @@ def _runs(story: Story) -> str:
     if len(runs) == 1:
         pieces.append(f"<p>Run {name(runs[0].name)}</p>{facts(runs[0].facts)}")
     elif runs:
-        rows = [(name(run.name), [f"<td>{name(run.facts.get(label, ''))}</td>" for label in rest]) for run in runs]
-        same = f"<p>Of all {len(runs)} runs:</p>{facts(common)}" if common else ""
+        rows = [(name(run.name), [_fact(run, label) for label in rest]) for run in runs]
+        same = f"<p>Common to all runs:</p>{facts(common)}" if common else ""
         pieces.append(f"{same}{table('Runs', ['run', *map(name, rest)], [rows], 'sortable texts')}")
     if any(run.curves for run in runs):
         pieces.append('<figure class="plot curves"></figure>')
     return "".join(pieces)
 
 
+def _fact(run: Run, label: str) -> str:
+    value = f' data-value="{run.numbers[label]!r}"' if is_number(run.numbers.get(label)) else ""
+    return f"<td{value}>{name(run.facts.get(label, ''))}</td>"
+
+
 def _sheets(story: Story) -> str:
     apart = (
-        '<p class="warnings">Each of the sheets below has its own protocol, split or clips; a number of one cannot be compared with one of '
-        "another.</p>"
+        '<p class="warnings">Each part below has its own protocol, split or clips: numbers of different parts cannot be compared.</p>'
         if len(story.sheets) > 1
         else ""
     )
@@ -152,7 +157,13 @@ def _reproduce(story: Story) -> str:
     pieces = []
     for run in story.runs:
         commands = f'<div class="code"><pre class="commands">{escape(chr(10).join(run.commands))}</pre></div>' if run.commands else ""
-        config = details("Config", f'<div class="code"><pre>{escape(run.config)}</pre></div>') if run.config else ""
+        config = (
+            details(
+                f"Config ({run.config_file})" if run.config_file else "Config", f'<div class="code"><pre>{escape(run.config)}</pre></div>'
+            )
+            if run.config
+            else ""
+        )
         if commands or config:
             pieces.append(f"<h3>{name(run.name)}</h3>{commands}{config}")
     return "".join(pieces)

@@ -51,9 +51,9 @@ def table(label: str, head: Sequence[str], groups: Iterable[Iterable[tuple[str, 
         for rows in map(list, groups)
         if rows
     )
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    said = f'<p class="caption-above">{escape(caption)}</p>' if caption else ""
     box = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
-    return f'{box}<table class="{kind}">{said}<thead><tr>{columns}</tr></thead>{bodies}</table></div>'
+    return f'{said}{box}<table class="{kind}"><thead><tr>{columns}</tr></thead>{bodies}</table></div>'
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -76,7 +76,7 @@ def number(value: object, places: int) -> str:
     """Return a number as text, with a true minus sign; a dash where there is none."""
     if not is_number(value):
         return "\N{EN DASH}"
-    said = f"{value:.3e}" if places > 7 or abs(value) >= 1e9 else f"{value:.{places}f}"
+    said = f"{value:.3e}" if places > 7 or abs(value) >= 1e9 else f"{value:,.{places}f}"
     return said.replace("-", "\N{MINUS SIGN}")
 
 

@@ -6,7 +6,7 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 // Okabe and Ito's colours, darker or lighter where the paper asks for it, are in the style; dashes tell apart what shares a colour.
 const COLOURS = 7;
 const DASHES = ["", "7 4", "2 3"];
-const GRAYS = ["6 4", "2 3", "10 3 2 3", "1.5 4", "14 4", "4 2 1 2"];
+const GRAYS = ["6 4", "2 3", "10 3 2 3", "14 4", "4 2 1 2", "1.5 5"];
 const MARKERS = ["circle", "square", "triangle", "diamond", "cross", "plus", "down", "ring", "box", "star"];
 
 const OUTLINES = {

@@ -262,7 +262,7 @@ function duration(seconds) {
 function startPlots() {
   for (const section of document.querySelectorAll(".sheet")) {
     const sheet = DATA.sheets[Number(section.dataset.sheet)];
-    if (sheet.series.length) section.querySelector(".chooser").append(chooser(sheet.series, "Show in plots and films"));
+    if (sheet.series.length) section.querySelector(".chooser").append(chooser(sheet.series, document.querySelector(".clip") ? "Show in plots and films" : "Show in plots"));
     if (sheet.scores.length) leadPlot(section.querySelector(".plot.leads"), sheet);
     const spectra = section.querySelector(".plot.spectra");
     if (spectra) spectrumPlot(spectra, sheet);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from stpredict.page.scoring import Questions, Scored, score_all
 from stpredict.page.sources import DataOptions, Sources, open_sources
 from stpredict.page.story import FilmStory, Sheet, Story
 from stpredict.page.telling import heading_of, kinds_of, lead_of, provenance_of, report_command, run_commands, title_of
+from stpredict.protocols import find_protocol
 
 
 def report(
@@ -27,7 +28,7 @@ def report(
     *,
     data: str | Path | None = None,
     root: str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     context: int | None = None,
     horizon: int | None = None,
     protocol: str | None = None,
@@ -45,6 +46,7 @@ def report(
     allow: Collection[str] = (),
     device: str = "auto",
     progress: bool = False,
+    warn: Callable[[str], None] = lambda words: None,
 ) -> Path:
     """Make a page that shows what was trained, how good it is, and what it looks like; it opens from disk in any browser.
 
@@ -56,9 +58,9 @@ def report(
             report, which is replaced when the new one is whole. Or a file ``.html``, which then holds everything.
         data: the card that all are scored on (default: what each was trained on).
         root: the folder of the data's files (default: as in the config of the run).
-        split: of the data.
-        context: observed frames (default: those of each predictor).
-        horizon: frames to forecast (default: those of each predictor).
+        split: of the data (default: the one that the protocol is for, else ``test``).
+        context: observed frames (default: those of the protocol, else of each predictor).
+        horizon: frames to forecast (default: those of the protocol, else of each predictor).
         protocol: the convention of scoring.
         scores: names of scores (default: those of the protocol, and spectra).
         units: score in these units.
@@ -75,6 +77,7 @@ def report(
         allow: code that a predictor file may name, as ``package.module:Class``.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: whether to show a progress bar where stderr is a terminal.
+        warn: is told each sentence that the page warns with.
 
     Returns:
         The page.
@@ -87,7 +90,9 @@ def report(
     out = Path(out)
     if clips < 0 or (limit is not None and limit < 1):
         raise UserError(f"clips is at least 0 and limit at least 1, not {clips} and {limit}")
-    options = DataOptions(None if data is None else str(data), None if root is None else str(root), context, horizon)
+    rules = find_protocol(protocol)
+    window = context or rules.context, horizon or rules.horizon
+    options = DataOptions(None if data is None else str(data), None if root is None else str(root), *window)
     questions = Questions(
         split=split,
         protocol=protocol,
@@ -111,7 +116,10 @@ def report(
         joined = join_scores([*(scored.scores for scored in passes), *opened.scores.values()])
         if not (joined.sheets or opened.runs):
             raise UserError(" ".join(opened.warnings) or "There is nothing to show: name a run, a predictor or scores")
-        return _Found(opened, passes, joined, questions, made_by, title, clips)
+        found = _Found(opened, passes, joined, questions, made_by, title, clips)
+        for words in found.warnings:
+            warn(words)
+        return found
 
     if out.suffix == ".html":
         new_page(out)
@@ -154,6 +162,11 @@ class _Found:
     title: str | None
     clips: int
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what must be known before a number is believed, each once."""
+        return tuple(dict.fromkeys([*self.sources.warnings, *(words for scores in self.joined.sheets for words in scores.warnings)]))
+
 
 def _story(found: _Found, films: Path, alone: bool = False) -> Story:
     """Return what the page tells; the films are written to a folder. With ``alone`` no file lies beside the page."""
@@ -168,7 +181,8 @@ def _story(found: _Found, films: Path, alone: bool = False) -> Story:
     for place, run in enumerate(found.sources.runs, start=1):
         there = [(scored, shown.get(number)) for number, scored in enumerate(found.passes) if run.name in scored.names]
         scored_in, clip = there[0] if there else (None, None)
-        runs.append(tell_run(run, run_commands(run, _config_name(place), found.questions, scored_in, clip)))
+        file = _config_name(place)
+        runs.append(tell_run(run, run_commands(run, file, found.questions, scored_in, clip), file))
     sheets = found.joined.sheets
     names = list(dict.fromkeys(name for scores in sheets for name, kind in kinds_of(scores).items() if kind != "baseline"))
     return Story(
@@ -179,7 +193,7 @@ def _story(found: _Found, films: Path, alone: bool = False) -> Story:
         films=tuple(stories),
         provenance=provenance_of(found.questions.device, found.made_by, sheets),
         files={} if alone else {name: about for name, (about, _) in _files(found).items()},
-        warnings=tuple(dict.fromkeys([*found.sources.warnings, *(warning for scores in sheets for warning in scores.warnings)])),
+        warnings=found.warnings,
     )
 
 

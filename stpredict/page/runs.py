@@ -21,6 +21,8 @@ from stpredict.training.settings import make_settings
 CURVES = ("loss", "validation_loss", "validation_mse", "learning_rate", "gradient_norm")
 """Columns of a log that are drawn."""
 
+_BEST = "best validation mse (of scaled values)"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -69,9 +71,11 @@ def open_run(folder: Path, name: str) -> RunFolder:
     return RunFolder(folder, name, row, data)
 
 
-def tell_run(run: RunFolder, commands: Sequence[str]) -> Run:
+def tell_run(run: RunFolder, commands: Sequence[str], config_file: str) -> Run:
     """Return a run as the page shows it."""
-    return Run(run.name, config_text(run), _facts(run), _curves(run), tuple(commands))
+    numbers = {"state": run.row.step, "parameters": _parameters(run), _BEST: run.row.best, "training time": run.row.seconds}
+    known = {label: number for label, number in numbers.items() if number is not None}
+    return Run(run.name, config_text(run), _facts(run), known, _curves(run), tuple(commands), config_file)
 
 
 def config_text(run: RunFolder) -> str:
@@ -95,11 +99,11 @@ def _facts(run: RunFolder) -> dict[str, str]:
         "problem": row.problem,
         "state": f"{row.state}, {_steps(row)}",
         "network": _network(config),
-        "weights": _weights(run),
-        "data": f"{config['data.card']}, split train" if "data.card" in config else "",
+        "parameters": "" if (count := _parameters(run)) is None else f"{count:,}",
+        "data": f"{config['data.card']} train" if "data.card" in config else "",
         "frames": _frames(header),
-        "best validation mse (of scaled values)": "" if row.best is None else f"{row.best:.6g} at step {row.best_step:,}",
-        "predictor": f"of step {step:,}" if isinstance(step, int) else "",
+        _BEST: "" if row.best is None else f"{row.best:.4g} at step {row.best_step:,}",
+        "scored predictor": f"of step {step:,}" if isinstance(step, int) else "",
         "training time": "" if row.seconds is None else _span(row.seconds),
         "batch": f"{config['data.batch_size']} clips" if "data.batch_size" in config else "",
         "precision": str(config.get("trainer.precision", "")),
@@ -143,23 +147,24 @@ def _header(run: RunFolder) -> dict[str, Any]:
     return _metadata(_predictor_file(run), "stpredict")
 
 
-def _weights(run: RunFolder) -> str:
+def _parameters(run: RunFolder) -> int | None:
     try:
         path = _predictor_file(run)
         if path is None:
-            return ""
+            return None
         with safetensors.safe_open(path, framework="pt") as file:
-            count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  # not a dict
+            count: int = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  # not a dict
+            return count
     except (safetensors.SafetensorError, OSError):
-        return ""
-    return f"{count:,}"
+        return None
 
 
 def _frames(header: Mapping[str, Any]) -> str:
     spec = header.get("spec")
     if not isinstance(spec, Mapping) or not {"channels", "height", "width", "units"} <= set(spec):
         return ""
-    shape = f"{spec['channels']} x {spec['height']} x {spec['width']}, units {spec['units']}"
+    channels, units = spec["channels"], "" if spec["units"] == "1" else f", {spec['units']}"
+    shape = f"{spec['height']} x {spec['width']} pixels{'' if channels == 1 else f', {channels} channels'}{units}"
     clock = f", every {_span(spec['time_step'])}" if isinstance(spec.get("time_step"), int | float) else ""
     return f"{shape}{clock}; {header.get('context')} observed, {header.get('horizon')} forecast"
 

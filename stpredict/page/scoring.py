@@ -8,18 +8,17 @@ from typing import Any
 
 from stpredict.baselines import BASELINES, TrainingMean
 from stpredict.data import load_data
+from stpredict.data.card import read_card
 from stpredict.data.clips import ClipSet
 from stpredict.errors import UserError, nearest
 from stpredict.evaluation import evaluate
 from stpredict.forecasts import SavedForecasts
 from stpredict.metrics import better_direction, create_scores, default_scores
+from stpredict.page.series import SPECTRA
 from stpredict.page.sources import Contestant, DataOptions, Sources, Wanted, unique
 from stpredict.predictor import Predictor
 from stpredict.protocols import find_protocol
 from stpredict.results import Scores
-
-SPECTRA = "power_ratio"
-"""The score whose numbers are the spectra of a page."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Questions:
     """How is to be scored; as :func:`stpredict.evaluate` has it.
 
     Attributes:
-        split: of the data.
+        split: of the data; None: the one that the protocol is for, else ``test``.
         protocol: the convention of scoring.
         scores: names of scores; None: those of the protocol, and spectra.
         units: in which is scored.
@@ -41,7 +40,7 @@ class Questions:
         progress: whether to show how far it is.
     """
 
-    split: str = "test"
+    split: str | None = None
     protocol: str | None = None
     scores: tuple[str, ...] | None = None
     units: str | None = None
@@ -90,7 +89,7 @@ def score_all(sources: Sources, options: DataOptions, questions: Questions) -> l
     Raises:
         UserError: a protocol, a score, or a predictor to compare with is asked for and unknown.
     """
-    find_protocol(questions.protocol)
+    rules = find_protocol(questions.protocol)
     if questions.scores is not None:
         create_scores(questions.scores)
     known = [*(one.name for one in sources.contestants), *(BASELINES if questions.baselines else ())]
@@ -102,9 +101,8 @@ def score_all(sources: Sources, options: DataOptions, questions: Questions) -> l
     for wanted in kinds:
         members = [one for one in sources.contestants if one.wanted in (None, wanted)]
         try:
-            data = load_data(
-                wanted.card, wanted.root, questions.split, context=wanted.context, horizon=wanted.horizon, **dict(wanted.changes)
-            )
+            split = questions.split or rules.splits.get(read_card(wanted.card).name, "test")
+            data = load_data(wanted.card, wanted.root, split, context=wanted.context, horizon=wanted.horizon, **dict(wanted.changes))
         except UserError as error:
             refused |= {one.name: str(error) for one in members if one.name not in refused}
             continue

@@ -33,11 +33,8 @@ def scores_of(sheet: Sheet) -> list[str]:
 
 def spectra_of(sheet: Sheet) -> Mapping[str, Any]:
     """Return the numbers of each predictor's spectrum that has any."""
-    spectra = sheet.spectra
-    if spectra is None:
-        rows = (sheet.scores.get("scores") or {}).items()
-        spectra = {predictor: scores[SPECTRA] for predictor, scores in rows if SPECTRA in scores}
-    return {predictor: numbers for predictor, numbers in spectra.items() if numbers and numbers.get("parts")}
+    rows = (sheet.scores.get("scores") or {}).items()
+    return {predictor: scores[SPECTRA] for predictor, scores in rows if (scores.get(SPECTRA) or {}).get("parts")}
 
 
 def series_of(story: Story) -> dict[str, dict[str, Any]]:
@@ -100,7 +97,7 @@ def _sheet(sheet: Sheet, numbers: Mapping[str, int]) -> dict[str, Any]:
             }
             for score in scores_of(sheet)
         ],
-        "spectra": [_spectrum(numbers[predictor], found) for predictor, found in spectra_of(sheet).items() if predictor in numbers],
+        "spectra": [_spectrum(numbers[predictor], found) for predictor, found in spectra_of(sheet).items()],
     }
 
 

@@ -53,7 +53,7 @@ def _about(scores: Mapping[str, Any]) -> dict[str, str]:
         "time step": _duration(data.get("time_step")),
         "units": None if data.get("units") in (None, "1") else data["units"],
         "members": members,
-        "hash of the clips": data.get("hash"),
+        "fingerprint of the clips": data.get("hash"),
     }
     return {label: str(text) for label, text in told.items() if text not in (None, "")}
 
@@ -68,7 +68,7 @@ def _explanation(scores: Mapping[str, Any]) -> str:
     unit = "films" if scores.get("resample") == "films" else "clips"
     return (
         f"Each number is the mean over all clips and leads; in brackets its 95 % interval (bootstrap over {unit}). A dot marks the best of "
-        "a column; the arrow tells which way is better. A heading sorts the table."
+        "a column; \N{DOWNWARDS ARROW} lower is better, \N{UPWARDS ARROW} higher is better. Click a heading to sort."
     )
 
 
@@ -131,8 +131,11 @@ def _over(sheet: Sheet) -> str:
     over = sheet.scores.get("over")
     if not over:
         return ""
-    better, pieces = sheet.scores.get("better") or {}, []
-    for key, title in (("differences", "Difference: predictor minus"), ("skill", "Skill over")):
+    better, kinds, pieces = sheet.scores.get("better") or {}, predictors_of(sheet), []
+    for key, title, explained in (
+        ("differences", "Difference: predictor minus", ". Unclear: the interval holds 0."),
+        ("skill", "Skill over", ". 1 is perfect, 0 no better."),
+    ):
         rows = over.get(key) or {}
         names = list(dict.fromkeys(score for scores in rows.values() for score in scores if score != SPECTRA))
         if not names:
@@ -142,23 +145,17 @@ def _over(sheet: Sheet) -> str:
             for score in names
             for found in [[scores[score] for scores in rows.values() if score in scores]]
         }
-        body = [
-            (
-                name(predictor),
-                [_over_cell(scores.get(score), places[score], better.get(score) if key == "differences" else None) for score in names],
-            )
-            for predictor, scores in rows.items()
+        ways = better if key == "differences" else {}  # of skill, higher is always better
+        groups = [
+            [
+                (name(predictor), [_over_cell(found.get(score), places[score], ways.get(score)) for score in names])
+                for predictor, found in rows.items()
+                if (kinds.get(predictor) == "baseline") is baseline
+            ]
+            for baseline in (False, True)
         ]
-        caption = f"{title} {over.get('name', '')}, with 95 % intervals of the same draws"
-        pieces.append(
-            table(
-                caption,
-                ["predictor", *(_heading(score, better if key == "differences" else None) for score in names)],
-                [body],
-                "scores",
-                caption,
-            )
-        )
+        caption = f"{title} {over.get('name', '')} (95 % intervals, paired bootstrap)"
+        pieces.append(table(caption, ["predictor", *(_heading(score, ways) for score in names)], groups, "scores", caption + explained))
     return "".join(pieces)
 
 
@@ -185,7 +182,7 @@ def _by_part(sheet: Sheet) -> str:
             body = [
                 (name(predictor), [_mean_cell(values.get(part), places, False) for part in parts]) for predictor, values in found.items()
             ]
-            pieces.append(details(f"{score}, number by number", table(score, ["predictor", *map(name, parts)], [body], "sortable scores")))
+            pieces.append(details(f"{score} by part", table(score, ["predictor", *map(name, parts)], [body], "sortable scores")))
     return "".join(pieces)
 
 
@@ -199,7 +196,7 @@ def _by_lead(sheet: Sheet) -> str:
             body = [(name(predictor), [f"<td>{number(value, places)}</td>" for value in values]) for predictor, values in leads.items()]
             head = ["predictor", *(str(lead + 1) for lead in range(length))]
             pieces.append(table(f"{score} by lead", head, [body], "numbers", f"{score} by lead"))
-    return details("Numbers by lead", "".join(pieces)) if pieces else ""
+    return details("Scores by lead in numbers", "".join(pieces)) if pieces else ""
 
 
 def _spectra(sheet: Sheet) -> str:
@@ -212,7 +209,7 @@ def _spectra(sheet: Sheet) -> str:
         for predictor, numbers in found.items()
     ]
     label = "Power of the forecasts over that of the truth, by wavelength"
-    return details("Numbers of the spectra", table(label, ["predictor", *map(name, parts)], [body], "numbers", label))
+    return details("Spectra in numbers", table(label, ["predictor", *map(name, parts)], [body], "numbers", label))
 
 
 def _selected(scores: Mapping[str, Any], shown: Mapping[int, str]) -> str:

@@ -18,15 +18,19 @@ class Run:
         name: what the page calls it; where a predictor of a sheet has the same name, both have the same colour.
         config: the whole config, as YAML.
         facts: label -> text. What all runs have in common is said once; the rest becomes a table.
+        numbers: label of a fact -> by what it is sorted among the runs, where it is a number.
         curves: column of the log -> (step, value) pairs; values that are not finite leave a gap.
         commands: what to type, in order, to have the run again.
+        config_file: the name that the commands have for the config.
     """
 
     name: str
     config: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
+    config_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,10 @@ class Sheet:
     Attributes:
         heading: stands above.
         scores: what ``Scores.to_dict()`` gives.
-        spectra: predictor -> the numbers of the score ``power_ratio``; None: those that ``scores`` holds, if any.
     """
 
     heading: str
     scores: Mapping[str, Any]
-    spectra: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Story:
 
     Attributes:
         title: of the page.
-        lead: a paragraph that says what there is to see.
+        lead: what there is to see, and what is the best; a paragraph for each line.
         runs: what was trained.
         sheets: scores; sheets are told apart, since their numbers cannot be compared.
         films: of chosen clips.

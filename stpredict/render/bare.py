@@ -15,9 +15,9 @@ from PIL import Image
 
 from stpredict.files import whole_file
 from stpredict.render.geography import Geography
-from stpredict.render.page import DARK, text_size
 from stpredict.render.painter import Painter, draw_legends, make_painter
 from stpredict.render.panels import Panel, check_panels
+from stpredict.render.paper import DARK, text_size
 from stpredict.render.writers import keys_only_suffix, write_keys_only
 
 _SHORTER_SIDE = 256

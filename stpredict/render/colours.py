@@ -98,11 +98,12 @@ class ColourMap:
             return np.searchsorted(self.edges, values, side="right")
         # The edges are evenly spaced, so that a class is worked out, many times as fast as it is found.
         last = len(self.edges)
-        places: NDArray[np.float32] = np.asarray(values - self.edges[0])
-        places *= (last - 1) / (self.edges[-1] - self.edges[0])
-        places += 1
-        np.fmin(places, last, out=places)
-        np.maximum(places, 0, out=places)
+        with np.errstate(over="ignore", invalid="ignore"):  # a network that went wild, or a file's own NaN
+            places: NDArray[np.float32] = np.asarray(values - self.edges[0])
+            places *= (last - 1) / (self.edges[-1] - self.edges[0])
+            places += 1
+            np.fmin(places, last, out=places)
+            np.maximum(places, 0, out=places)
         return places.astype(np.intp)
 
     def paint(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:

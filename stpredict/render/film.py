@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from stpredict.errors import UserError, nearest
 from stpredict.files import whole_file
+from stpredict.render.colours import value_colours
 from stpredict.render.geography import Geography
 from stpredict.render.layout import FilmLayout
-from stpredict.render.page import THEMES
 from stpredict.render.painter import make_painter
 from stpredict.render.panels import Panel, check_panels, evenly, in_rows, one_line
+from stpredict.render.paper import THEMES
 from stpredict.render.strip import draw_strip
 from stpredict.render.writers import WRITERS
 from stpredict.render.written import Film
@@ -76,11 +77,7 @@ def save_film(
         OSError: the file could not be written whole.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (*WRITERS, ".png"):
-        raise UserError(f"'{path}' names no known format; give it one of the suffixes {', '.join(sorted((*WRITERS, '.png')))}")
-    if not path.parent.is_dir():
-        raise UserError(f"There is no folder '{path.parent}' to write '{path.name}' in; make it first")
+    check_settings(path, colours=colours, frames_per_second=frames_per_second, hold=hold, theme=theme)
     films = check_panels(panels if notes is None else _with_notes(check_panels(panels), notes))
     count, _, height, width = films[0].frames.shape
     if not (math.isfinite(value_range[0]) and math.isfinite(value_range[1]) and value_range[0] < value_range[1]):
@@ -89,23 +86,18 @@ def save_film(
         raise UserError(f"context is {context}, but the film has {count} frames; it must lie in 0 to {count}")
     if captions is not None and len(captions) != count:
         raise UserError(f"There are {len(captions)} captions for {count} frames; give one for each frame")
-    if not 0.01 <= frames_per_second <= 1000:
-        raise UserError(f"frames_per_second must lie in 0.01 to 1000, not {frames_per_second}")
-    if not 0 <= hold <= 60:
-        raise UserError(f"hold must lie in 0 to 60 seconds, not {hold}")
     if row_origin not in ("north", "south"):
         raise UserError(f"row_origin must be 'north' or 'south', not '{row_origin}'")
+    suffix = path.suffix.lower()
     strip = suffix == ".png"
     theme = theme or ("light" if strip else "dark")
-    if theme not in THEMES:
-        raise UserError(f"There is no theme '{theme}'{nearest(theme, THEMES)}")
 
     shown = evenly(count, _STRIP_COLUMNS)
-    rows = len(in_rows(films))
-    across, down = (len(shown), len(films)) if strip else (len(films) // rows, rows)
+    rows = in_rows(films).values()
+    across, down = (len(shown), len(films)) if strip else (max(map(len, rows)), len(rows))
     if scale is None:
         room = _USUAL_WIDTH // (across * width)
-        room = room if strip or rows == 1 else min(room, _USUAL_HEIGHT // (down * height))
+        room = room if strip or down == 1 else min(room, _USUAL_HEIGHT // (down * height))
         scale = max(1, min(-(-_SHORTER_SIDE // min(height, width)), room))
     if scale < 1 or max(across * width, down * height) * scale > _GREATEST_SIDE:
         raise UserError(
@@ -126,6 +118,25 @@ def save_film(
         times = _order(count, context, round(hold * frames_per_second))
         WRITERS[suffix](temporary, layout.picture, times, frames_per_second)
         return Film.of(path, len(times), layout.width, layout.height, frames_per_second)
+
+
+def check_settings(path: Path, *, colours: str, frames_per_second: float, hold: float, theme: str | None) -> None:
+    """Refuse what :func:`save_film` would refuse whatever the panels are, before hours are spent on these.
+
+    Raises:
+        UserError: a value is impossible, the suffix is unknown, or the folder does not exist.
+    """
+    if path.suffix.lower() not in (*WRITERS, ".png"):
+        raise UserError(f"'{path}' names no known format; give it one of the suffixes {', '.join(sorted((*WRITERS, '.png')))}")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder '{path.parent}' to write '{path.name}' in; make it first")
+    value_colours(colours, "1", (0.0, 1.0))
+    if not 0.01 <= frames_per_second <= 1000:
+        raise UserError(f"frames_per_second must lie in 0.01 to 1000, not {frames_per_second}")
+    if not 0 <= hold <= 60:
+        raise UserError(f"hold must lie in 0 to 60 seconds, not {hold}")
+    if theme is not None and theme not in THEMES:
+        raise UserError(f"There is no theme '{theme}'{nearest(theme, THEMES)}")
 
 
 def _with_notes(panels: Sequence[Panel], notes: Mapping[str, Sequence[str]]) -> list[Panel]:

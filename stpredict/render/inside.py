@@ -50,11 +50,6 @@ def _two_digits(value: float) -> float:
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")
 
 
-def plain_panel(shape: tuple[int, ...], value_range: tuple[float, float], row: str) -> Panel:
-    """Return a panel of the shape (S, C, H, W) that shows nothing, where a row has fewer panels than another."""
-    return Panel("", np.full((shape[0], 3, *shape[2:]), value_range[0], dtype=np.float32), row=row)
-
-
 def save_inside_curves(
     curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, title: str, context: int, *, label: str, first: int = 1
 ) -> Path:

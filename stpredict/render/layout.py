@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from stpredict.render.page import DARK, Theme, line_height, text_size, text_width, write, write_scale
 from stpredict.render.painter import Painter, draw_legends
 from stpredict.render.panels import Panel, in_rows
+from stpredict.render.paper import DARK, Theme, line_height, text_size, text_width, write, write_scale
 
 _BORDER = 4
 TAGS = ("observed", "forecast")
@@ -61,8 +61,8 @@ class FilmLayout:
         noted = line if any(panel.notes for panel in panels) else 0
         beneath = height + _BORDER + noted
         grid = list(_place_rows(panels, margin, line, _even(beneath)))
-        lefts = [margin + _BORDER + step * index for index in range(len(grid[0].panels))]
-        self.places = [(left, row.top) for row in grid for left in lefts]
+        lefts = [margin + _BORDER + step * index for index in range(max(len(row.panels) for row in grid))]
+        self.places = [(left, row.top) for row in grid for left, _ in zip(lefts, row.panels, strict=False)]
         legends = list(draw_legends(painter, panels, units, size, height, theme).values())
         legend_top = grid[0].top - line
         body = max([grid[-1].top + beneath, *(legend_top + image.height for image in legends)])
@@ -81,7 +81,7 @@ class FilmLayout:
             if row.name:
                 write(page, (lefts[0], row.head), row.name, size, theme.text, right - lefts[0])
             if row.titled:
-                for panel, left in zip(row.panels, lefts, strict=True):
+                for panel, left in zip(row.panels, lefts, strict=False):
                     write(page, (left, row.top - 2 * _BORDER - line), panel.title, size, theme.text, self._column)
         for image in legends:
             page.paste(image, (right, legend_top))

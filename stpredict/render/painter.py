@@ -13,8 +13,8 @@ from PIL import Image
 
 from stpredict.render.colours import ColourMap, error_colours, round_up, value_colours
 from stpredict.render.geography import draw_lines
-from stpredict.render.page import DARK, UNCOVERED, Theme, bar_height, hatch, legend, line_height, text_size, text_width, write
 from stpredict.render.panels import Panel, evenly, in_rows
+from stpredict.render.paper import DARK, UNCOVERED, Theme, bar_height, hatch, legend, line_height, text_size, text_width, write
 
 _LINE = (226, 229, 233)
 

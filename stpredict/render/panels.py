@@ -39,7 +39,7 @@ def check_panels(panels: Sequence[Panel] | Mapping[str, Any]) -> list[Panel]:
         panels: panels; or title -> array ``(T, C, H, W)`` or ``(T, H, W)``; or row -> title -> array.
 
     Raises:
-        UserError: there is no panel, one has another shape or an unknown kind, two of them differ in T, H or W, or rows in length.
+        UserError: there is no panel, one has another shape or an unknown kind, or two of them differ in T, H or W.
     """
     given = list(_named(panels)) if isinstance(panels, Mapping) else list(panels)
     if not given:
@@ -52,12 +52,7 @@ def check_panels(panels: Sequence[Panel] | Mapping[str, Any]) -> list[Panel]:
                 f"The panels differ in size: '{first.title}' is {_extent(first)}, '{other.title}' is {_extent(other)} "
                 "(frames x rows x columns); cut or pad them to one size"
             )
-    rows = in_rows(checked)
-    longest = max(rows, key=lambda name: len(rows[name]))
-    for name, row in rows.items():
-        if len(row) != len(rows[longest]):
-            raise UserError(f"The row '{name}' has {len(row)} panel(s), the row '{longest}' {len(rows[longest])}; give each row as many")
-    return [panel for row in rows.values() for panel in row]
+    return [panel for row in in_rows(checked).values() for panel in row]
 
 
 def in_rows(panels: Sequence[Panel]) -> dict[str, list[Panel]]:

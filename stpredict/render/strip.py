@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from stpredict.render.layout import TAGS
-from stpredict.render.page import Theme, line_height, text_size, text_width, wrapped, write, write_scale
 from stpredict.render.painter import Painter, draw_legends
 from stpredict.render.panels import Panel, in_rows
+from stpredict.render.paper import Theme, line_height, text_size, text_width, wrapped, write, write_scale
 
 
 def draw_strip(
@@ -64,7 +64,9 @@ def draw_strip(
     for name, y in names:
         write(page, (left, y), name, size, theme.text, grid_width)
     for panel, y in zip(panels, tops, strict=True):
-        write(page, (margin, y + (height - line) // 2), panel.title, size, theme.text, title_width, "right")
+        title = _title_lines(panel.title, title_width, size, max(1, height // line))
+        for number, text in enumerate(title):
+            write(page, (margin, y + (height - len(title) * line) // 2 + number * line), text, size, theme.text, title_width, "right")
         for time, x in zip(shown, lefts, strict=True):
             if time >= context or not np.isnan(panel.frames[time]).all():  # nobody expects a forecast of what was observed
                 page.paste(Image.fromarray(painter.paint(panel, time)), (x, y))
@@ -83,3 +85,9 @@ def draw_strip(
         page.paste(image, (right, top - line))
         right += image.width + margin
     return page
+
+
+def _title_lines(title: str, width: int, size: int, at_most: int) -> list[str]:
+    """Return the lines of a title, the last of which holds all that there is no room for."""
+    lines = wrapped(title, width, size)
+    return lines if len(lines) <= at_most else [*lines[: at_most - 1], " ".join(lines[at_most - 1 :])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ _LATEX = {
     ARROWS["higher"]: r"$\uparrow$",
     **{character: f"\\{character}" for character in "$&#_%"},
 }
+
+# What would begin a link, code or other type; an underscore between letters does not, so that mse_sum stays as it is.
+_MARKDOWN = re.compile(r"[\\|*`~\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    return html.escape(text, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return _MARKDOWN.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
 def _escape_latex(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from stpredict.data.clips import ClipSet
+from stpredict.predictor import free_name
 from stpredict.render import Panel, save_bare_films
 from stpredict.showing.maps import caption, picture_settings, viewable
 from stpredict.showing.predicting import Contestants, by_name, predict_clip
@@ -128,11 +129,7 @@ def _labels(panels: Sequence[Panel]) -> list[str]:
     """Return the titles, each once: a predictor may be called ``true``."""
     labels: list[str] = []
     for panel in panels:
-        label, number = panel.title, 1
-        while label in labels:
-            number += 1
-            label = f"{panel.title} ({number})"
-        labels.append(label)
+        labels.append(free_name(panel.title, labels))
     return labels
 
 

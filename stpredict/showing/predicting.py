@@ -18,7 +18,7 @@ from stpredict.data.loader import collate
 from stpredict.errors import UserError
 from stpredict.forecasts import SavedForecasts
 from stpredict.frames import Batch
-from stpredict.predictor import load_predictor
+from stpredict.predictor import free_name, load_predictor
 
 Contestants = Any
 """Predictors, baselines and saved forecasts, or names and paths of these: one, several, or a mapping that says what they are called."""
@@ -61,13 +61,9 @@ def by_name(predictors: Contestants, data: ClipSet) -> dict[str, Any]:
     loaded = [load_predictor(one) if isinstance(one, str | Path) else one for one in given]
     names = list(predictors) if isinstance(predictors, Mapping) else [one.name for one in loaded]
     for called, predictor in zip(names, loaded, strict=True):
-        name, number = called, 1
-        while name in named:
-            number += 1
-            name = f"{called} ({number})"
         if isinstance(predictor, TrainingMean) and predictor.mean_frame is None and data.training_split is not None:
             predictor = TrainingMean.of(data.training_split())
-        named[name] = predictor
+        named[free_name(called, named)] = predictor
     return named
 
 

@@ -108,13 +108,15 @@ def test_maps_as_a_film_and_a_strip(predictors: Path, name: str, show: str) -> N
         ("convrnn.safetensors --show gates", "The predictor 'convrnn.safetensors' has no gates"),
         ("convlstm.safetensors --show recall", "recalls nothing: only the cells of e3d_lstm"),
         ("convlstm.safetensors --show gates --layer 7", "has no layer '7' with gates; known: cells.0, cells.1"),
+        ("e3d_lstm.safetensors --show recall --theme light --out x.png", "--theme belong(s) to maps, and the .png of recall is a table"),
+        ("nobody.safetensors --show gates --out x.avi", "'x.avi' names no known format"),
         ("convlstm.safetensors --show gates --clip 9", "has clips 0 to 3, not 9"),
         ("convlstm.safetensors --show gates --curves c.jpg", "not to 'c.jpg'"),
         ("convlstm.safetensors --show weights", "invalid choice: 'weights'"),
     ],
 )
 def test_what_is_refused(predictors: Path, words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(f"{words} --context 3 --out o.gif") == 2
+    assert ask(f"--context 3 --out o.gif {words}") == 2
     told = capsys.readouterr().err
     assert sentence in told and len(told.splitlines()) == 1
     assert not list(predictors.glob("o.*"))

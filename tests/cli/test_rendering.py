@@ -116,6 +116,44 @@ def test_a_score_without_a_direction_ranks_nothing(
     assert "'mine' does not say which direction is better" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["--score sism", "--colours gry", "--hold 100", "--out film.avi"])
+def test_a_slip_is_told_of_before_clips_are_ranked(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("stpredict.evaluation.evaluate", lambda *_, **__: pytest.fail("hours were spent"))
+    assert main(f"render persistence {DATA} --worst 1 --out film.webp {words}".split()) != 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def save_arrays(clips: int) -> None:
+    """Save what persistence forecasts as OpenSTL does."""
+    data = stpredict.load_data("moving_digits", None, "test", context=3, horizon=2)
+    frames = np.stack([data[index].frames for index in range(clips)]).astype(np.float32) / 255
+    Path("rival").mkdir()
+    np.save("rival/preds.npy", np.repeat(frames[:, 2:3], 2, axis=1))
+    np.save("rival/trues.npy", frames[:, 3:])
+
+
+def test_saved_forecasts_are_ranked_where_they_are_and_refused_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    save_arrays(4)
+    ask(f"render persistence rival {DATA} --worst 9 --scale 1 --out film.webp")
+    said = capsys.readouterr().err
+    assert sorted(re.findall(r"(\d+) \(", said)) == ["0", "1", "2", "3"], said
+    for words, sentence in {
+        f"rival persistence {DATA} --clip 4": "rival forecasts clips 0 to 3, not 4",
+        "rival persistence --data moving_digits --context 3 --horizon 3": "rival forecasts other clips .* horizon 2 instead of 3",
+        "rival persistence --data moving_digits --context 2 --horizon 2": "is not the truth of clip 0",
+    }.items():
+        assert main(f"render {words} --out film.webp".split()) != 0
+        said = capsys.readouterr().err
+        assert re.search(sentence, said) and "Traceback" not in said, said
+
+
+def test_what_is_taken_on_trust_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = (len(stpredict.load_data("moving_digits", None, "test")), 2, 1, 64, 64)
+    np.lib.format.open_memmap("preds.npy", "w+", np.float32, shape).flush()
+    ask(f"render preds.npy {DATA} --clip 7 --scale 1 --out film.webp")
+    assert "preds.npy has no truth (trues.npy) beside it" in capsys.readouterr().err
+
+
 def test_frames_that_a_predictor_was_not_made_for_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = stpredict.create_network("convlstm", channels=1, frame_size=(8, 8), hidden=[2], kernel_size=3, patch_size=2)
     spec = FrameSpec(1, 8, 8, "mm/h", time_step=300.0)

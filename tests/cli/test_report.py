@@ -49,7 +49,7 @@ def test_a_run_of_an_older_version_makes_a_page(
     assert "interrupted" in page or "failed" in page  # it has no log, and was not marked as done
 
 
-def test_every_option_reaches_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_option_reaches_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     given: dict[str, Any] = {}
 
     def take(sources: list[str], out: Path, **settings: Any) -> Path:
@@ -59,7 +59,7 @@ def test_every_option_reaches_the_report(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr("stpredict.page.report", take)
     words = [word for name, values in OPTIONS.items() for word in (name, *values.split())]
     assert main(["report", "one", "two", "--out", "page", "--no-baselines", "--single-file", *words]) == 0
-    assert given == {
+    assert {name: value for name, value in given.items() if name != "warn"} == {
         "sources": ["one", "two"],
         "out": Path("page"),
         "data": "moving_digits",
@@ -83,6 +83,8 @@ def test_every_option_reaches_the_report(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "single_file": True,
         "progress": True,
     }
+    given["warn"]("Something is wrong")
+    assert capsys.readouterr().err == "stpredict: Something is wrong\n"
 
 
 def test_the_defaults_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_the_defaults_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("stpredict.page.report", lambda sources, out, **settings: given.update(settings))
     assert main(["report", "one", "--out", "page"]) == 0
     defaults = report.__kwdefaults__
-    assert {**given, "progress": False, "allow": ()} == defaults
+    assert {**given, "progress": False, "allow": (), "warn": defaults["warn"]} == defaults
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_ensembles(tmp_path: Path) -> None:
     ("asked", "why"),
     [
         ("--out scores.txt", "Scores are written as .json, .csv, .md, .tex, not as '.txt'"),
+        ("--out /proc/scores.json", "'scores.json' cannot be written in the folder '/proc'"),
         ("--per-clip clips.json", "The scores of each clip are written as .csv, not as '.json'"),
         ("--devices 2 --skill persistance", "did you mean 'persistence'?"),
         ("--score csi", "The score 'csi' needs thresholds: name them (--threshold 0.5 2 5)"),
@@ -124,3 +125,35 @@ def test_ensembles(tmp_path: Path) -> None:
 def test_what_cannot_be_scored_is_refused(asked: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(f"{DIGITS} {asked}".split()) == 2
     assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_scores_that_cannot_be_written_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Scores, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Scores, "write", full)
+    assert main(f"{DIGITS} --score mse --out {tmp_path / 'scores.json'}".split()) != 0
+    told = capsys.readouterr()
+    assert "No space left" in told.err and "context-mean" in told.out and "mse" in told.out
+
+
+def test_a_process_that_was_killed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    part = tmp_path / ".f.of-process-0.h5"
+    monkeypatch.setattr("stpredict.training.launching.launch", lambda *_: part.write_text("") or 137)
+    assert main(f"{DIGITS.replace(' context-mean', '')} --devices 2 --device cpu --save-forecasts {tmp_path / 'f.h5'}".split()) == 137
+    assert "one of the 2 processes was killed (SIGKILL): if memory is short" in capsys.readouterr().err
+    assert not part.exists(), "what it left is removed"
+
+
+def test_a_process_among_several_leaves_it_to_its_launcher_to_say_that_it_was_interrupted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> Scores:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stpredict.evaluation.evaluate", interrupt)
+    assert main(DIGITS.split()) == 1 and capsys.readouterr().err == "stpredict: interrupted\n"
+    monkeypatch.setattr("stpredict.training.launching.launched", lambda: True)
+    assert main(DIGITS.split()) == 1 and capsys.readouterr().err == ""

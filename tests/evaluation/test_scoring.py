@@ -15,7 +15,7 @@ from stpredict.data import load_data
 from stpredict.data.clips import Film
 from stpredict.data.together import Together
 from stpredict.errors import UserError
-from stpredict.evaluation import evaluate
+from stpredict.evaluation import evaluate, prepare
 from stpredict.evaluation.clips import film_name, film_numbers
 from stpredict.forecasts import ForecastFile
 from stpredict.networks import create_network
@@ -50,6 +50,19 @@ def test_thresholds_may_be_given() -> None:
     assert "csi" in evaluate(Constant(3.0), Toy(), thresholds=[2.5]).scores["constant"]
     with pytest.raises(UserError, match="The score 'csi' needs thresholds"):
         evaluate(Constant(), Toy(), scores=["csi"])
+
+
+@pytest.mark.parametrize(
+    ("score", "why"),
+    [
+        ("csi_pool16", "Pools of 16 x 16 pixels need frames of at least that size, not 12 x 16"),
+        ("balanced_mse", "To turn mm/h into dBZ takes a and b of Z = a R\\^b"),
+        ("crps_fair", "needs at least 2 members"),
+    ],
+)
+def test_a_score_that_is_not_for_the_frames_is_refused_before_anything_is_forecast(score: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        prepare(Constant(), Toy(), scores=[score], thresholds=[2.0])
 
 
 def test_scores_in_other_units() -> None:

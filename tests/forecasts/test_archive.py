@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from stpredict.baselines import ContextMean, Extrapolation, Persistence
 from stpredict.data import load_data
+from stpredict.data.card import read_card
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import collate
 from stpredict.errors import UserError
 from stpredict.evaluation import evaluate
 from stpredict.forecasts import ForecastArchive
+from stpredict.forecasts.nowcast_files import places_of
 from stpredict.frames import Clip, Grid
 from stpredict.nowcast import forecast_files
 from stpredict.predictor import load_predictor
@@ -138,6 +140,33 @@ def test_finer_steps_than_those_of_the_data(tmp_path: Path, radar: type[ClipSet]
     archive = ForecastArchive(pysteps_file(tmp_path / "a.nc", forecast, start(0), data.spec.grid, step=150))
     assert list(archive.clips(data, 6)) == [0]
     np.testing.assert_array_equal(read(archive, data, 0)[0, :, 0], forecast[1:8:2])
+
+
+def test_times_may_be_off_by_the_tolerance_of_the_clock(tmp_path: Path, radar: type[ClipSet], pysteps_file: Write, start: Start) -> None:
+    data, forecast, late = radar(), rain(leads=9), np.timedelta64(20, "s")
+    archive = ForecastArchive(pysteps_file(tmp_path / "a.nc", forecast, start(2) + late, data.spec.grid, step=150))
+    with pytest.raises(UserError, match="The times do not match: no nowcast in"):
+        archive.clips(data, 6)
+    data.tolerance = 19.0
+    with pytest.raises(UserError, match="The times do not match: no nowcast in"):
+        archive.clips(data, 6)
+    data.tolerance = 20.0
+    assert list(archive.clips(data, 6)) == [2]
+    np.testing.assert_array_equal(read(archive, data, 2)[0, :, 0], forecast[1:8:2])
+
+
+def test_the_tolerance_is_that_of_the_card(rainy: Path) -> None:
+    card = read_card("moving_rain")
+    assert load_data("moving_rain", rainy, "test").tolerance == 0.0
+    changed = replace(card, time=replace(card.time, tolerance=30.0))
+    assert load_data(changed, rainy, "test").tolerance == 30.0
+
+
+def test_one_frame_is_never_taken_for_two() -> None:
+    moments, wanted = (np.array(numbers, dtype="datetime64[s]") for numbers in ([100, 200, 300], [140, 160, 290]))
+    assert places_of(wanted, moments, 40.0).tolist() == [0, 1, 2]  # type: ignore[union-attr]
+    assert places_of(wanted, moments, 39.0) is None
+    assert places_of(wanted[:2], moments[:1], 100.0) is None
 
 
 def test_times_that_do_not_match(tmp_path: Path, radar: type[ClipSet], pysteps_file: Write, start: Start) -> None:

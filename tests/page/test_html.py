@@ -154,6 +154,7 @@ def test_numbers_have_as_many_digits_as_they_are_worth(values: list[Any], interv
 
 
 def test_numbers_as_text() -> None:
+    assert number(1234567.8, 0) == "1,234,568"
     assert number(-0.01234, 3) == "\N{MINUS SIGN}0.012"
     assert number(None, 3) == number(math.inf, 3) == "\N{EN DASH}"
     assert number(1.5e-12, 13) == "1.500e\N{MINUS SIGN}12"
@@ -190,6 +191,13 @@ def test_differences_say_whether_they_are_better() -> None:
     text = sheet_html(one_sheet({}, over={"name": "x", "differences": differences}), 0, {})
     said = re.findall(r'<th scope="row">.*?</th>|class="verdict (\w+)"', text)
     assert [word for word in said if word] == ["better", "worse", "worse", "better", "unclear", "unclear"]
+    many = {"mse": cell["lower"], "power_ratio": cell["lower"]}
+    over = {"name": "x", "differences": {"still": many, "one": many}, "skill": {"still": many, "one": many}}
+    text = sheet_html(one_sheet({"one": {}, "still": {}}, predictors={"still": {"kind": "baseline"}}, over=over), 0, {})
+    assert "power_ratio" not in text, "spectra have no direction"
+    for table in re.findall(r"<table class=\"scores\">.*?</table>", text, re.DOTALL):
+        assert [row[0] for row in cells(table)] == ["predictor", "one", "still"] and table.count("<tbody>") == 2, "baselines stand below"
+    assert text.count('<table class="scores">') == 2
 
 
 def test_chosen_clips_lead_to_their_films(make_story: Callable[..., Story], tmp_path: Path) -> None:
@@ -233,7 +241,21 @@ def test_the_script_gets_what_it_draws(make_story: Callable[..., Story], tmp_pat
     wavelengths = [point[0] for point in sheet["spectra"][1]["points"]]
     assert wavelengths == sorted(wavelengths, reverse=True) and len(wavelengths) == 16 and max(wavelengths) == 64
     assert data["curves"][1]["lines"][0]["points"] == [[10, 0.5], [20, None], [30, 0.25]], "what is not finite is a gap"
-    assert spectra_of(replace(story.sheets[0], spectra={})) == {}
+    assert spectra_of(one_sheet({"a": {"mse": {"mean": 1}, "power_ratio": {"mean": 1}}})) == {}
+
+
+def test_a_legend_stands_where_the_truth_has_no_error(make_story: Callable[..., Story], tmp_path: Path) -> None:
+    story = make_story(tmp_path, ["a"], 1)
+    film = replace(story.films[0], films=replace(story.films[0].films, legends=(("mm/h", "l.png"),)))
+    page = page_html(replace(story, films=(film,)), lambda file: f'src="films/{file}"')
+    truth = page.split('<div class="column" data-series="">')[1].split('<div class="column"')[0]
+    assert truth.count("<figure") == 1 and '<div class="legends"><img src="films/l.png" alt="legend: mm/h"></div>' in truth
+
+
+def test_each_paragraph_of_the_lead_and_the_name_of_a_config_are_told() -> None:
+    page = page_html(Story("t", lead="One.\nTwo.", runs=(Run("a", config="x: 1", config_file="config-1.yaml"),)), lambda file: None)
+    assert re.findall(r'<p class="lead"><bdi class="name">(.*?)</bdi></p>', page) == ["One.", "Two."]
+    assert "<summary>Config (config-1.yaml)</summary>" in page
 
 
 def test_a_run_and_its_predictor_have_one_colour() -> None:

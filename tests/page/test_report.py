@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ import stpredict
 from stpredict.cli import main as commands
 from stpredict.cli.main import main
 from stpredict.page import report, reporting
+from stpredict.page.html import page_html
+from stpredict.page.runs import open_run, tell_run
+from stpredict.page.story import Story
+from stpredict.protocols import PROTOCOLS
 from stpredict.results import Scores
 
 TINY = """
@@ -138,6 +143,48 @@ def test_films_show_the_chosen_clips(made: Path) -> None:
     assert f"Worst clip by mse of one (clip {chosen['worst']})" in page
     assert not re.search(r"films/[^\"]*(?:one|saved|persistence)", page)
     assert all(re.fullmatch(r"clip-\d+-(\d+\.mp4|\d+\.webm|legend-\d+\.png)", path.name) for path in (made / "films").iterdir())
+
+
+def test_the_first_lines_say_what_is_best_by_how_much_and_whether_it_may_be_chance(made: Path, trained: Path) -> None:
+    told = json.loads((made / "scores.json").read_text())["scores"]
+    best, second = sorted(told, key=lambda name: told[name]["mse"]["mean"])[:2]
+    data = stpredict.load_data("moving_digits", None, "test", **WINDOW)
+    training = stpredict.load_data("moving_digits", None, "train", **WINDOW)
+    live = stpredict.evaluate("persistence", data, training_clips=training, scores=["mse"], skill=second, device="cpu").over
+    assert live is not None
+    gain = live["differences"][best]["mse"]  # of baselines: no network as tiny as these beats them
+    lead = html.unescape(re.sub(r"<[^>]*>", "", " ".join(re.findall(r'<p class="lead">(.*?)</p>', page_text(made / "index.html")))))
+    words = re.search(
+        rf"By mse, {best} is the best with .*, before {second} with .*; the difference of (.*?) \[(.*?), (.*?)\] (.*?)\.", lead
+    )
+    assert words, lead
+    said = [float(word.replace("\N{MINUS SIGN}", "-")) for word in words.groups()[:3]]
+    assert said == pytest.approx([-gain["value"], -gain["high"], -gain["low"]], abs=1e-3)
+    assert words[4] == ("is significant" if gain["high"] < 0 else "may be chance")
+
+
+def test_runs_are_sorted_by_numbers_and_not_by_their_words(trained: Path) -> None:
+    runs = [tell_run(open_run(trained / name, name), [], "") for name in ("one", "young", "broken")]
+    weights = safetensors.torch.load_file(trained / "one" / "best.safetensors").values()
+    assert runs[0].numbers["parameters"] == sum(weight.numel() for weight in weights) and "," in runs[0].facts["parameters"]
+    assert runs[0].numbers["state"] == 4 and runs[0].facts["state"] == "done, 4 steps"
+    best = runs[0].numbers["best validation mse (of scaled values)"]
+    assert best == min(value for _, value in runs[0].curves["validation_mse"])
+    assert "parameters" not in runs[1].numbers and runs[2].numbers == {"state": 0}
+    page = page_html(Story("t", runs=tuple(runs)), lambda file: None)
+    assert f'<td data-value="{best!r}"><bdi class="name">{best:.4g} at step ' in page
+
+
+def test_a_protocol_brings_its_split_and_window(there: Path) -> None:
+    rules = replace(PROTOCOLS["per-pixel"], name="toy", scores=("mse",), splits={"moving_digits": "validation"}, context=3, horizon=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, "toy", rules)
+        page = report("one", "page", protocol="toy", baselines=False, clips=0, device="cpu")
+        other = report("one", "other", protocol="toy", split="test", baselines=False, clips=0, device="cpu")
+    data, otherwise = (json.loads((one.parent / "scores.json").read_text())["data"] for one in (page, other))
+    assert (data["split"], data["context"], data["horizon"], data["clips"]) == ("validation", 3, 1, 2)
+    assert (otherwise["split"], otherwise["horizon"]) == ("test", 1)
+    assert "evaluate again/one --data moving_digits --context 3 --horizon 1 --split validation" in page_text(page)
 
 
 def test_a_note_says_the_score_of_the_clip(made: Path, trained: Path) -> None:
@@ -306,8 +353,10 @@ def test_what_does_not_fit_is_named_and_the_rest_is_shown(there: Path) -> None:
     coloured.save("coloured.safetensors")
     other = stpredict.load_data("moving_digits", None, "test", **{**WINDOW, "settings": {**WINDOW["settings"], "digits": 2}})
     stpredict.evaluate("persistence", other, scores=["mse"], baselines=False, save_forecasts="other.npz", device="cpu")
-    page = report(["one", "coloured.safetensors", "other.npz"], "page", clips=1, scores=["mse"], device="cpu")
+    said: list[str] = []
+    page = report(["one", "coloured.safetensors", "other.npz"], "page", clips=1, scores=["mse"], device="cpu", warn=said.append)
     told = html.unescape(warnings_of(page))
+    assert len(said) == 2 and all(words in told for words in said)
     assert "Not scored: 'coloured.safetensors': The predictor 'coloured.safetensors' does not fit the data 'moving_digits'" in told
     assert "Not scored: 'other.npz'" in told
     scores = json.loads((page.parent / "scores.json").read_text())["scores"]
@@ -348,7 +397,10 @@ def test_scores_of_an_older_version_make_a_page(there: Path) -> None:
         del plain[name]
     Path("older.json").write_text(json.dumps(plain))
     page = report("older.json", "page")
-    assert "5 trained predictors over 6 clips of moving_digits test, 3 frames observed and 2 forecast" in page_text(page)
+    assert (
+        "5 trained predictors, scored on 6 clips of moving_digits test by the protocol per-pixel: 3 frames observed, 2 forecast"
+        in page_text(page)
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from stpredict.page.choosing import choose_clips, judging_score
 from stpredict.page.joining import join_scores
+from stpredict.page.telling import lead_of
 from stpredict.results import Scores
 
 
@@ -72,6 +73,37 @@ def test_the_score_that_chooses() -> None:
     scores = judged([0.1, 0.2])
     assert judging_score(scores, None) == "mse" and judging_score(scores, "ssim") == "ssim"
     assert judging_score(replace(scores, better={}), None) is None
+
+
+def test_a_verdict_without_the_clips_own_scores_looks_at_intervals() -> None:
+    scores = scores_of(
+        {"one": {"mse": 0.5}, "two": {"mse": 0.25}, "persistence": {"mse": 1.0}}, {"one": "a", "two": "b", "persistence": None}
+    )
+    lines = lead_of([], [scores], None).splitlines()
+    assert lines[0].startswith("2 trained predictors and 1 baseline, scored on 7 clips of toy test by the protocol per-pixel: 3 frames")
+    assert lines[1] == (
+        "By mse, two is the best with 0.2500 [0.2500, 0.2500], before one with 0.5000 [0.5000, 0.5000]; their intervals do not overlap. "
+        "The best baseline, persistence, has 1.0000."
+    )
+    assert lines[2] == "Brackets hold 95 % intervals."
+    wide = replace(scores, scores={name: {"mse": {**by["mse"], "interval": [0.0, 2.0]}} for name, by in scores.scores.items()})
+    assert "; their intervals overlap." in lead_of([], [wide], None)
+    alone = replace(scores, scores={"one": scores.scores["one"]})
+    assert len(lead_of([], [alone], None).splitlines()) == 1 == len(lead_of([], [], None).splitlines()), "who is alone is not the best"
+
+
+@pytest.mark.parametrize(("other", "words"), [(1.25, "is significant"), (0.75, "is significant"), (1.0, "may be chance")])
+def test_a_verdict_pairs_the_clips(other: float, words: str) -> None:
+    """The clips differ far more than the predictors: only clip by clip it is seen which is better."""
+    own = np.linspace(1.0, 9.0, 40)
+    theirs = own * other + np.where(np.arange(40) % 2, 0.01, -0.01)
+    values = {"one": own, "two": theirs}
+    scores = scores_of({name: {"mse": float(value.mean())} for name, value in values.items()}, indices=tuple(range(40)))
+    wide = {name: {"mse": {**by["mse"], "interval": [1.0, 9.0]}} for name, by in scores.scores.items()}
+    scores = replace(scores, scores=wide, per_clip={name: {"mse": value} for name, value in values.items()})
+    assert f"] {words}." in lead_of([], [scores], "mse")
+    pooled = replace(scores, per_clip={name: {"mse": 2 * value} for name, value in values.items()})
+    assert "their intervals overlap" in lead_of([], [pooled], "mse"), "a score that is no mean over clips has no such pairs"
 
 
 def test_scores_of_the_same_clips_stand_in_one_table() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import matplotlib
 import matplotlib.colors
@@ -21,7 +23,7 @@ from stpredict.render.colours import (
     round_up,
     value_colours,
 )
-from stpredict.render.page import UNCOVERED, hatch
+from stpredict.render.paper import UNCOVERED, hatch
 
 NAMES = ["accumulation", "gray", "pysteps", "rain", "reflectivity", "vil", "vil_pixels", "viridis"]
 CLASSES = [
@@ -159,6 +161,14 @@ def test_round_up_gives_the_next_of_one_two_five(value: float) -> None:
     digit = float(f"{rounded:e}".split("e")[0])
     assert digit in (1.0, 2.0, 5.0)
     assert value * (1 - 1e-6) <= rounded <= 2.5 * value * (1 + 1e-6)
+
+
+def test_numbers_gone_wild_have_the_outermost_colours_and_no_warning() -> None:
+    wild = np.array([np.nan, np.inf, 3e38, -np.inf, -3e38], dtype=np.float32)
+    wild.view(np.uint32)[0] = 0x7F800001  # a NaN that signals
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert value_colours("gray", "1", (0.0, 1.0)).classes(wild).tolist() == [255, 255, 255, 0, 0]
 
 
 def test_an_unknown_map_is_named_with_its_neighbour() -> None:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stpredict.errors import UserError
-from stpredict.render import Panel, save_film, writers
+from stpredict.render import Panel, save_film, strip, writers
 from stpredict.render.layout import FilmLayout
-from stpredict.render.page import DARK, LIGHT
 from stpredict.render.painter import make_painter
 from stpredict.render.panels import check_panels
+from stpredict.render.paper import DARK, LIGHT
 
 Array = NDArray[Any]
 OBSERVED, FORECAST = (0x56, 0xB4, 0xE9), (0xE6, 0x9F, 0x00)
@@ -149,6 +149,15 @@ def test_notes_stand_in_strips_too(tmp_path: Path) -> None:
     assert dark(noted).sum() - dark(plain).sum() > 50
 
 
+def test_a_long_title_of_a_strip_is_broken_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(strip, "write", lambda page, corner, text, *_: words.append(text))
+    title = "forecaster.walk.cells.1 hidden 0..0.59"
+    save_film({title: np.zeros((2, 64, 64), np.float32)}, tmp_path / "strip.png", scale=2)
+    assert [text for text in words if text in title] == ["forecaster.walk.cells.1", "hidden 0..0.59"]
+    assert strip._title_lines("a b c d", 1, 13, 2) == ["a", "b c d"]
+
+
 def test_a_strip_leaves_blank_what_nobody_forecasts(tmp_path: Path) -> None:
     true, forecast = np.zeros((4, 64, 64), np.float32), np.zeros((4, 64, 64), np.float32)
     forecast[:3] = np.nan
@@ -187,6 +196,26 @@ def test_each_clip_has_a_row_and_each_panel_a_column(tmp_path: Path) -> None:
             expected = np.round(rows[clip][title][time] * 255).astype(np.uint8).repeat(film_scale, 0).repeat(film_scale, 1)
             np.testing.assert_array_equal(frame[top : top + 256, left : left + 256, 1], expected)
             assert (frame[top - 1, left : left + 256] == border).all()
+
+
+@pytest.mark.parametrize("shorter", ["first", "last"])
+def test_a_shorter_row_leaves_its_rest_blank(tmp_path: Path, shorter: str) -> None:
+    rows = rows_of("first", "last")
+    whole = decoded(save_film(rows, tmp_path / "film.webp", scale=4))[0]
+    del rows[shorter]["predicted"]
+    part = decoded(save_film(rows, tmp_path / "film.webp", scale=4))[0]
+    other = next(iter(rows[shorter].values()))[0]
+    panels = check_panels(rows)
+    layout = FilmLayout(panels, make_painter(panels, "1", (0.0, 1.0), "auto", 4, "north"), "1", 0, ["x"] * 4)
+    assert (len(layout.places), part.shape) == (3, (layout.height, layout.width, 3))
+    blank = (part == (0x24, 0x27, 0x2C)).all(axis=-1)
+    left = max(left for left, _ in layout.places)
+    ((_, top),) = (place for place, panel in zip(layout.places, panels, strict=True) if panel.row == shorter)
+    assert blank[top - 4 : top + 68, left - 4 : left + 68].all(), "no picture and no border"
+    first = min(place for place, _ in layout.places)
+    expected = np.round(other * 255).astype(np.uint8).repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(part[top : top + 64, first : first + 64, 1], expected)
+    assert whole.shape[1] == part.shape[1]
 
 
 def test_the_rows_of_a_contact_sheet_stand_under_their_names(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stpredict.errors import UserError
-from stpredict.render.inside import map_panel, plain_panel, save_inside_curves
+from stpredict.render.inside import map_panel, save_inside_curves
 from stpredict.render.recall import save_recall
 
 
@@ -57,8 +57,6 @@ def test_values_on_both_sides_of_zero_have_the_colours_of_errors() -> None:
 def test_a_step_without_a_turn_has_no_frame() -> None:
     panel = map_panel("hidden", np.stack([np.full((2, 2), math.nan), np.ones((2, 2))]), (0.0, 1.0), bounded=False)
     assert np.isnan(panel.frames[0]).all() and np.isfinite(panel.frames[1]).all()
-    empty = plain_panel((2, 1, 4, 5), (-3.0, 1.0), "ghu")
-    assert (empty.frames.shape, empty.row, set(empty.frames.flat)) == ((2, 3, 4, 5), "ghu", {-3.0})
 
 
 def test_curves_by_layer(tmp_path: Path, figures: list[Figure]) -> None:

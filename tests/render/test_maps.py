@@ -12,8 +12,8 @@ from PIL import Image
 
 from stpredict.render import Geography, Panel, save_film
 from stpredict.render.colours import value_colours
-from stpredict.render.page import DARK, UNCOVERED, bar_height, hatch, legend, wrapped
 from stpredict.render.painter import draw_legends, make_painter
+from stpredict.render.paper import DARK, UNCOVERED, bar_height, hatch, legend, wrapped
 
 Array = NDArray[Any]
 OBSERVED = (0x56, 0xB4, 0xE9)

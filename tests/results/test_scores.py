@@ -13,7 +13,7 @@ from rich.console import Console
 
 from stpredict.errors import UserError
 from stpredict.results import WIDEST, Scores, compatible, differing, grouped
-from stpredict.results.text import Cell
+from stpredict.results.text import Cell, Sheet
 
 
 def about(kind: str = "predictor", **more: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_markdown_marks_the_best_and_escapes_names() -> None:
         "toy test: 9 clips, 10 + 2 frames, units mm/h, protocol per-pixel\n\n"
         "| predictor | mse ↓ | psnr ↑ |\n"
         "|---|---:|---:|\n"
-        "| [red]a\\|&lt;b&gt; | **1.235** | nan |\n"
+        "| \\[red\\]a\\|&lt;b&gt; | **1.235** | nan |\n"
         "| ours | 2.000 | **12.50** |\n"
         "| persistence | **1.235** | 11.00 |\n"
     )
@@ -105,12 +105,23 @@ def test_markdown_marks_the_best_and_escapes_names() -> None:
         "toy test: 9 clips, 10 + 2 frames, units mm/h, protocol per-pixel\n\n"
         "| predictor | mse ↓ | psnr ↑ |\n"
         "|---|---:|---:|\n"
-        "| [red]a\\|&lt;b&gt; | **1.235** [1.135, 1.345] | nan |\n"
+        "| \\[red\\]a\\|&lt;b&gt; | **1.235** [1.135, 1.345] | nan |\n"
         "| ours | 2.000 [1.900, 2.110] | **12.50** [10.50, 13.50] |\n"
         "| persistence | **1.235** [1.135, 1.345] | 11.00 [9.000, 12.00] |\n"
         "| PredRNN &amp; &lt;friends&gt; (published) | 1.500 | nan |\n"
         "\nin brackets: 95 % intervals over clips\n"
     )
+
+
+def test_markdown_takes_no_name_for_a_link_or_another_type() -> None:
+    names = {
+        "[x](https://a.b)": r"\[x\](https://a.b)",
+        "*bold* `code` ~~gone~~": r"\*bold\* \`code\` \~\~gone\~\~",
+        "_slanted_ d_simvp a__b": r"\_slanted\_ d_simvp a\_\_b",
+        "back\\slash\ntwo  lines": r"back\\slash two lines",
+    }
+    table = Sheet("title", ["mse_sum"], {name: [Cell(1.0)] for name in names}).markdown()
+    assert table.splitlines()[2:] == ["| predictor | mse_sum |", "|---|---:|", *(f"| {shown} | 1.000 |" for shown in names.values())]
 
 
 def test_latex_is_escaped() -> None:

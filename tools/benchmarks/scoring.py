@@ -1,4 +1,4 @@
-"""How fast forecasts are scored: every score by itself, and the default ones together, as the evaluation takes them."""
+"""How fast forecasts are scored, every score by itself and the default ones together: by the evaluation's own sums, intervals included."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 
 from benchmarks.timing import Row, median_seconds
 from stpredict.errors import UserError
+from stpredict.evaluation.scoring import CLIPS_AT_ONCE, Judge, Tally
 from stpredict.frames import FrameSpec
 from stpredict.metrics import FURTHER_SCORES, SCORES, Score, create_scores, default_scores
+from stpredict.metrics.bootstrap import draw_units
 from stpredict.protocols import PROTOCOLS
 
 MEMBERS = 10
 _THRESHOLDS = (0.5, 2.0, 5.0, 10.0, 30.0)
 
-# The evaluation scores a few clips at a time.
-_PIXELS_AT_ONCE = 1 << 17
+# Of the truths of a batch, so that ten members of large frames fit into memory.
+_MOST_PIXELS = 1 << 21
 
 
 def evaluation(options: argparse.Namespace) -> list[Row]:
@@ -53,22 +55,20 @@ def _available(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _row(name: str, scores: Sequence[Score], spec: FrameSpec, options: argparse.Namespace, protocol: str = "per-pixel") -> Row:
-    clips = max(1, min(options.batch_size, _PIXELS_AT_ONCE // (options.horizon * spec.height * spec.width)))
+    clips = max(1, min(options.batch_size, _MOST_PIXELS // (options.horizon * spec.height * spec.width)))
     random = torch.Generator().manual_seed(0)
     truth = torch.rand(clips, options.horizon, *spec.shape, generator=random) * 40.0 * torch.rand(1, 1, *spec.shape, generator=random)
     forecast = 0.5 * truth + 0.5 * torch.rand(truth.shape, generator=random)
-    members = torch.stack([forecast] * MEMBERS, 1) + torch.rand(clips, MEMBERS, *truth.shape[1:], generator=random)
-    rules = PROTOCOLS[protocol]
+    if any(getattr(score, "takes_members", False) for score in scores):
+        forecast = torch.stack([forecast] * MEMBERS, 1) + torch.rand(clips, MEMBERS, *truth.shape[1:], generator=random)
+    judge, tally = Judge(scores, PROTOCOLS[protocol], spec, spec), Tally.of(scores, options.horizon)
+    batches = -(-CLIPS_AT_ONCE // clips)  # after as many, none waits to be added to the sums
 
     def work() -> None:
         with torch.inference_mode():
-            treated = {}
-            for score in scores:
-                ensemble = bool(getattr(score, "takes_members", False))
-                kind = rules.treatment(score.name), ensemble
-                if kind not in treated:
-                    treated[kind] = rules.treat(score.name, members if ensemble else forecast, truth, spec)
-                score(*treated[kind], spec)
+            for _ in range(batches):
+                tally.add(judge, forecast, truth, draw_units(range(clips)))
+            tally.settle()
 
-    seconds, frames = median_seconds(work, options.repeats), clips * options.horizon
+    seconds, frames = median_seconds(work, options.repeats) / batches, clips * options.horizon
     return {"name": name, "size": spec.height, "frames": frames, "seconds": seconds, "frames_per_second": frames / seconds}

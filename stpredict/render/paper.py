@@ -76,11 +76,11 @@ def write(image: Image.Image, corner: tuple[int, int], text: str, size: int, col
     ImageDraw.Draw(image).text((left, top), text, fill=colour, font=_font(size))
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Return the lines that a text needs to be no wider than ``width``, at the smallest size and as far as its words allow."""
+def wrapped(text: str, width: int, size: int = _SMALLEST) -> list[str]:
+    """Return the lines that a text needs to be no wider than ``width``, as far as its words allow; by default at the smallest size."""
     lines: list[str] = []
     for word in text.split(" "):
-        if lines and text_width(f"{lines[-1]} {word}", _SMALLEST) <= width:
+        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)

@@ -1,0 +1,61 @@
+"""Whether a predictor fits the data that it is to forecast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from stpredict.data.clips import ClipSet
+from stpredict.errors import UserError
+from stpredict.forecasts import SavedForecasts
+from stpredict.frames import FrameSpec
+from stpredict.networks import make_network
+from stpredict.predictor import Predictor
+
+
+def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
+    """Refuse a predictor that was made for other frames than those of the data.
+
+    Raises:
+        UserError: channels, units, time step or size differ; it says which, and what in a card turns one into the other.
+    """
+    spec = getattr(predictor, "spec", None)
+    if spec is None or isinstance(predictor, SavedForecasts):  # saved forecasts say themselves which data they are of
+        return
+    ours, theirs = spec, data.spec
+    differing: list[tuple[str, str]] = []
+    if ours.channels != theirs.channels:
+        cure = "choose the channels by the settings of its reader, such as {colour: true} of a video"
+        differing.append((f"channels {ours.channels} instead of {theirs.channels}", cure))
+    if ours.units != theirs.units:
+        cure = f"choose the units by the settings of its reader, such as {{units: {ours.units}}}, where it has them"
+        differing.append((f"units {ours.units} instead of {theirs.units}", cure))
+    if ours.time_step is not None and theirs.time_step is not None and ours.time_step != theirs.time_step:
+        times = ours.time_step / theirs.time_step
+        whole = times > 1 and times.is_integer()
+        cure = f"write every: {times:g} under window" if whole else "take frames as far apart as those that it was trained on"
+        differing.append((f"a time step in seconds of {ours.time_step} instead of {theirs.time_step}", cure))
+    if ours.shape[1:] != theirs.shape[1:] and _bound_to_size(predictor, theirs):
+        size = f"{ours.height} x {ours.width}"
+        cure = f"write resize: [{ours.height}, {ours.width}] under spatial, or crop to that size"
+        differing.append((f"weights for single pixels of frames of {size} instead of {theirs.height} x {theirs.width}", cure))
+    if differing:
+        facts, cures = ", ".join(fact for fact, _ in differing), "; ".join(cure for _, cure in differing)
+        raise UserError(f"The predictor '{name}' does not fit the data '{data.card}': it has {facts}; in a copy of the card, {cures}")
+
+
+def _bound_to_size(predictor: Any, spec: FrameSpec) -> bool:
+    """Whether the network would have other weights for frames of the size of ``spec``, as with layer norms of whole frames."""
+    if not isinstance(predictor, Predictor) or getattr(predictor, "tile", None) is not None:
+        return False
+    with torch.device("meta"):
+        other = make_network(
+            predictor.network_name,
+            predictor.network_settings,
+            channels=predictor.spec.channels,
+            frame_size=(spec.height, spec.width),
+            context=predictor.context,
+        )
+    ours = predictor.network.state_dict()
+    return any(ours[key].shape != weight.shape for key, weight in other.state_dict().items())
