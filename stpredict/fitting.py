@@ -29,7 +29,7 @@ def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
         cure = "choose the channels by the settings of its reader, such as {colour: true} of a video"
         differing.append((f"channels {ours.channels} instead of {theirs.channels}", cure))
     if ours.units != theirs.units:
-        cure = f"choose the units by the settings of its reader, such as {{units: {ours.units}}}, where it has them"
+        cure = f"take a reader that gives {ours.units} (cf converts, by its setting units)"
         differing.append((f"units {ours.units} instead of {theirs.units}", cure))
     if ours.time_step is not None and theirs.time_step is not None and ours.time_step != theirs.time_step:
         times = ours.time_step / theirs.time_step

@@ -180,12 +180,20 @@ def load_predictors(arguments: argparse.Namespace) -> list[Predictor]:
 def load_clips(arguments: argparse.Namespace, predictors: Sequence[Predictor]) -> ClipSet:
     """Load the clips of --data, as long as asked for, else as the first trained predictor is used to, else as the card says.
 
-    What that predictor's config changed in the same card (crop, size, settings) is changed here too.
+    What that predictor's config changed in the same card (crop, size, settings) is changed here too; without a trained predictor, what was
+    changed for the first saved forecasts.
     """
     from stpredict.data import load_data
+    from stpredict.data.card import read_card
+    from stpredict.forecasts import SavedForecasts
     from stpredict.predictor import Predictor
 
-    predictor = next((one for one in predictors if isinstance(one, Predictor)), predictors[0])
-    window = predictor.data_changes(arguments.card) if isinstance(predictor, Predictor) else {}
+    kinds: tuple[type, ...] = (Predictor, SavedForecasts)
+    predictor = next((one for kind in kinds for one in predictors if isinstance(one, kind)), predictors[0])
+    window: dict[str, Any] = {}
+    if isinstance(predictor, Predictor):
+        window = predictor.data_changes(arguments.card)
+    elif isinstance(predictor, SavedForecasts) and predictor.card == read_card(arguments.card).name:
+        window = dict(predictor.changes)
     window |= {name: getattr(arguments, name) or getattr(predictor, name, None) for name in ("context", "horizon")}
     return load_data(arguments.card, arguments.root, arguments.split, **window)

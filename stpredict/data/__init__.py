@@ -59,6 +59,8 @@ def load_data(
     chosen = override(read_card(card), context, horizon, stride, every, crop, resize, rain, settings)
     clips = _open(chosen, root, split, seed)
     clips.training_split = functools.partial(_open, chosen, root, "train", seed)
+    given = {"every": every, "crop": crop, "resize": resize, "settings": settings}
+    clips.changes = {name: value for name, value in given.items() if value is not None}
     return clips
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class ClipSet(ABC):
         training_split: gives the training split of the same card, files and window; None where it is not known.
         known_channels: K, how many inputs of each pixel are known for every frame.
         tolerance: by how many seconds the times of frames may be off.
+        changes: what was given in place of what the card says of frames (every, crop, resize, settings).
         endless: True when any index from 0 up gives a clip (made on the fly); ``len`` is then what one epoch counts.
     """
 
@@ -39,6 +41,7 @@ class ClipSet(ABC):
     horizon: int
     known_channels: int = 0
     tolerance: float = 0.0
+    changes: Mapping[str, Any] = MappingProxyType({})
     endless: bool = False
     training_split: Callable[[], ClipSet] | None = None
 

@@ -24,6 +24,8 @@ class SavedForecasts(ABC):
         context: observed frames of a clip, or None where nothing says it.
         horizon: forecast frames of a clip, or None where it is not the same for all.
         members: M where :meth:`forecast_batch` gives ensembles, else None.
+        card: the name of the card of the data that they are of, or None where nothing says it.
+        changes: what was not as that card says, as :func:`stpredict.load_data` takes it (every, crop, resize, settings).
         provenance: what is known of where they come from; plain data.
         warnings: sentences that a user should read before she believes the scores.
     """
@@ -34,6 +36,8 @@ class SavedForecasts(ABC):
     context: int | None = None
     horizon: int | None = None
     members: int | None = None
+    card: str | None = None
+    changes: Mapping[str, Any] = MappingProxyType({})
     provenance: Mapping[str, Any] = MappingProxyType({})
     warnings: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ A file is HDF5 (``.h5``) or a zip of arrays that ``numpy.load`` reads (``.npz``,
 * ``digests``: uint8 ``(N, 16)``, what the true clip was (:func:`~stpredict.forecasts.digests.clip_digests`);
 * ``times``: the times of the forecast frames ``(N, horizon)``, where the film has a clock: int64 seconds since 1970 in UTC;
 * ``about``: JSON (an attribute of the HDF5 file, the entry ``about.json`` of the zip): predictor, card, split, context, horizon, the
-  hash of the truth, frame spec, members if there are, and version of stpredict.
+  hash of the truth, frame spec, members if there are, what was not as the card says, and version of stpredict.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class ForecastFile(SavedForecasts):
     """
 
     spec: FrameSpec
+    card: str
     context: int
     horizon: int
 
@@ -75,6 +76,8 @@ class ForecastFile(SavedForecasts):
     def _take(self, arrays: Mapping[str, Any], about: Any) -> None:
         self.predictor, self.card, self.split = (_entry(about, key, str) for key in ("predictor", "card", "split"))
         self.provenance = {"predictor": self.predictor, "version": str(about.get("version", ""))[:40]}
+        changes = _entry(about, "changes", dict) if "changes" in about else {}
+        self.changes = {name: changes[name] for name in ("every", "crop", "resize", "settings") if name in changes}
         self.context, self.horizon = _entry(about, "context", int), _entry(about, "horizon", int)
         self.hash = _entry(about, "hash", str)
         self.spec = FrameSpec.from_dict(_entry(about, "spec", dict))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -80,7 +80,7 @@ class ForecastWriter:
             yield writer
             assert len(self._indices) == self.shape[0], "as many clips as were announced"
             data = self.data
-            about = _about(self.predictor, data.card, data.split, data.context, data.horizon, data.spec, self.members)
+            about = _about(self.predictor, data.card, data.split, data.context, data.horizon, data.spec, self.members, data.changes)
             times = np.concatenate(self._times) if self._times else None
             _finish(writer, about, self._indices, self._digests, times)
 
@@ -119,16 +119,18 @@ def join_forecasts(parts: Sequence[Path], out: Path) -> None:
                 where = [place for place, (other, _) in enumerate(some) if other == number]
                 forecasts[where] = files[number].read_rows([some[place][1] for place in where])
             writer.append(forecasts)
-        about = _about(first.predictor, first.card, first.split, first.context, first.horizon, first.spec, first.members)
+        about = _about(first.predictor, first.card, first.split, first.context, first.horizon, first.spec, first.members, first.changes)
         digests = [files[number].digests[row] for _, number, row in places]
         times = [times[row] for _, number, row in places if (times := files[number].times) is not None]
         _finish(writer, about, [index for index, _, _ in places], digests, np.stack(times).astype(np.int64) if times else None)
 
 
-def _about(predictor: str, card: str, split: str, context: int, horizon: int, spec: FrameSpec, members: int | None) -> dict[str, Any]:
+def _about(
+    predictor: str, card: str, split: str, context: int, horizon: int, spec: FrameSpec, members: int | None, changes: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what a file says about itself, but for the hash of the truth."""
     about: dict[str, Any] = {"predictor": predictor, "card": card, "split": split, "context": context, "horizon": horizon}
-    about |= {"spec": spec.to_dict(), "version": stpredict.__version__}
+    about |= {"spec": spec.to_dict(), "changes": dict(changes), "version": stpredict.__version__}
     return about if members is None else {**about, "members": members}
 
 

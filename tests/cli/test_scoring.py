@@ -98,6 +98,17 @@ def test_several_processes_write_what_one_does(tmp_path: Path, capfd: pytest.Cap
     assert len(list(tmp_path.iterdir())) == 6, "no part is left"
 
 
+def test_saved_forecasts_know_how_their_clips_differ_from_the_card(tmp_path: Path) -> None:
+    """The fixture's run has changed the card's frames; its forecasts are scored alone on the bare card, as they were beside the run."""
+    saved, live, alone = (str(tmp_path / name) for name in ("saved.npz", "live.json", "alone.json"))
+    run = str(Path(__file__).parents[1] / "fixtures" / "0.1.0" / "run")
+    assert main(["evaluate", run, "--data", "moving_digits", "--limit", "3", "--save-forecasts", saved, "--out", live]) == 0
+    assert main(["evaluate", saved, "--data", "moving_digits", "--limit", "3", "--out", alone]) == 0
+    first, second = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (live, alone))
+    assert first["data"] == second["data"]
+    assert first["scores"]["run"] == second["scores"]["saved.npz"]
+
+
 def test_ensembles(tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     assert main(f"{DIGITS} --score mae crps crps_fair --members 3 --out {out}".split()) == 0

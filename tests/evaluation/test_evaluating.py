@@ -325,5 +325,5 @@ def test_how_what_does_not_fit_is_mended() -> None:
     class Slow(Constant):
         spec = replace(SPEC, units="dBZ", time_step=600.0)
 
-    with pytest.raises(UserError, match=r"such as \{units: dBZ\}, where it has them; write every: 2 under window"):
+    with pytest.raises(UserError, match=r"take a reader that gives dBZ \(cf converts, by its setting units\); write every: 2 under window"):
         evaluate(Slow(), Toy())
