@@ -136,7 +136,7 @@ class Player {
     this.build();
     this.watch();
     this.limits();
-    this.show(this.end);
+    this.show(0);
   }
 
   build() {
@@ -215,7 +215,7 @@ class Player {
     this.start = -Math.max(...shown.map(({ context }) => context));
     this.end = Math.max(...shown.map(({ frames, context }) => frames - context)) - 1;
     this.rate = shown[0].rate;
-    this.position = Math.max(this.start, Math.min(this.end, this.position ?? this.end));
+    this.position = Math.max(this.start, Math.min(this.end, this.position ?? 0));
     furnish(this.slider, { min: this.start, max: this.end }, []);
     const boundary = this.end > this.start ? Math.max(0, (-0.5 - this.start) / (this.end - this.start)) : 0;
     this.slider.style.setProperty("--boundary", `${(100 * boundary).toFixed(2)}%`);

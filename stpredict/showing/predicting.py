@@ -44,9 +44,14 @@ class PredictedClip:
     context: int
 
     def film(self, predictor: str, observed: bool) -> NDArray[np.float32]:
-        """Return a forecast behind its context ``(T, C, H, W)``: the frames that were observed, or none."""
+        """Return a forecast behind its context ``(T, C, H, W)``: the frames that were observed, or none.
+
+        Where the truth has no value at any time, as beyond a radar's reach, the forecast is shown to have none either.
+        """
         past = self.truth[: self.context]
-        return np.concatenate([past if observed else np.full_like(past, np.nan), self.forecasts[predictor]])
+        unseen = np.isnan(self.truth).all(axis=0)
+        forecast = np.where(unseen, np.float32(np.nan), self.forecasts[predictor])
+        return np.concatenate([past if observed else np.full_like(past, np.nan), forecast])
 
     def error(self, predictor: str) -> NDArray[np.float32]:
         """Return forecast minus truth ``(T, C, H, W)``; no frame of the context has one."""

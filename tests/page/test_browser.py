@@ -214,7 +214,7 @@ def test_one_control_moves_all_films(urls: dict[str, str], visit: Opener) -> Non
     page, seen = visit(urls["ranges"])
     show_films(page)
     output, phases, captions = page.locator(".player output"), page.locator(".phase"), page.locator(".clip .caption")
-    assert output.text_content() == f"frame 8 of 8 · forecast, lead {HORIZON}"
+    assert output.text_content() == "frame 4 of 8 · forecast, lead 1"
     page.get_by_role("button", name="first frame").click()
     assert output.text_content() == "frame 1 of 8 · observed" and phases.all_text_contents() == ["observed"] * 2
     page.get_by_role("button", name="one frame on").click()
