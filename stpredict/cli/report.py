@@ -15,7 +15,7 @@ def add_commands(commands: Commands) -> None:
     parser = add_command(
         commands,
         "report",
-        "make a page of runs, scores and films that opens in any browser",
+        "make a page of runs, scores and films that opens in a browser",
         "stpredict report runs/demo-1 --limit 100 --out demo",
     )
     words = "a run folder, a predictor file, a baseline, saved forecasts, or scores that evaluate wrote (.json)"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stpredict.predictor import free_name
 from stpredict.results import Scores, compatible
 
 
@@ -48,11 +49,7 @@ def _may_join(first: Scores, second: Scores) -> bool:
 def _join(first: Scores, second: Scores) -> Scores:
     called: dict[str, str] = {}
     for name in second.scores:
-        free, number = name, 1
-        while free in first.scores and not _same(first, free, second, name):
-            number += 1
-            free = f"{name} ({number})"
-        called[name] = free
+        called[name] = free_name(name, [taken for taken in first.scores if not _same(first, taken, second, name)])
     others = {called[name]: by_score for name, by_score in second.scores.items()}
     scores = {name: {**by_score, **_further(others.get(name, {}), by_score)} for name, by_score in first.scores.items()}
     about = {called[name]: one for name, one in second.predictors.items() if name in called}

@@ -48,7 +48,7 @@ def report(
     progress: bool = False,
     warn: Callable[[str], None] = lambda words: None,
 ) -> Path:
-    """Make a page that shows what was trained, how good it is, and what it looks like; it opens from disk in any browser.
+    """Make a page that shows what was trained, how good it is, and what it looks like; it opens from disk in a browser.
 
     The same sources give the same bytes. What cannot be scored, since it does not fit the data, is named on the page.
 

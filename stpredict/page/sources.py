@@ -12,7 +12,7 @@ import torch
 from stpredict.baselines import BASELINES
 from stpredict.errors import UserError
 from stpredict.page.runs import RunFolder, is_run, open_run
-from stpredict.predictor import Predictor, load_predictor
+from stpredict.predictor import Predictor, free_name, load_predictor
 from stpredict.results import Scores
 
 
@@ -123,10 +123,7 @@ def _refuse_folder_of_runs(path: Path) -> None:
 
 def unique(name: str, taken: set[str]) -> str:
     """Return a name that is not taken yet, and take it: the second of two of one name is called ``name (2)``."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name} ({number})"
+    free = free_name(name, taken)
     taken.add(free)
     return free
 
