@@ -2,8 +2,11 @@
 
 import importlib.util
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("STPREDICT_INDEX", "off")  # no test writes to the user's cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
@@ -35,3 +38,18 @@ def knmi_files() -> ModuleType:
 @pytest.fixture(scope="session")
 def films() -> ModuleType:
     return _generator("films")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium without a window; it goes with the module, since its event loop would be in the way of others."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("there is no Chromium on this machine")
+    quiet = ["quic", "sync", "background-networking", "component-update"]
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from stpredict.cli.options import Commands, add_allow_code, add_clips, add_command, add_device, index, whole_number
-from stpredict.cli.scoring import KNOWN, PROTOCOLS
+from stpredict.cli.options import Commands, add_allow_code, add_command, add_device, index
+from stpredict.cli.scoring import add_questions
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,19 +23,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--out", metavar="FOLDER", required=True, type=Path, help="the folder of the page, new or of an earlier report")
     parser.add_argument("--data", dest="card", metavar="CARD", help="the data that all are scored on (default: what each was trained on)")
     parser.add_argument("--root", metavar="FOLDER", type=Path, help="where its files are (default: as in the config of the run)")
-    add_clips(parser, split="the protocol's for this card, else test")
-    parser.set_defaults(split=None)
-    parser.add_argument("--protocol", metavar="P", help=f"the convention of scoring: {PROTOCOLS} (default: per-pixel)")
-    parser.add_argument("--score", dest="scores", metavar="NAME", nargs="+", action="extend", help=f"only these: {KNOWN}")
-    parser.add_argument("--units", metavar="U", help="score in these units: mm/h, mm or dBZ (default: the protocol's, else the card's)")
-    words = "those of events (default: the protocol's, or the card's)"
-    parser.add_argument("--threshold", dest="thresholds", metavar="X", type=float, nargs="+", help=words)
-    parser.add_argument(
-        "--skill", metavar="NAME", help="also the skill over this predictor, such as persistence, and the paired differences"
-    )
-    parser.add_argument("--resample", choices=["clips", "films"], default="clips", help="what intervals draw again (default: clips)")
-    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
-    parser.add_argument("--limit", metavar="N", type=whole_number, help="score only the first N clips")
+    add_questions(parser)
     parser.add_argument(
         "--clips", metavar="N", type=index, default=4, help="clips whose films are shown: worst, median, best, first, ... (default: 4)"
     )

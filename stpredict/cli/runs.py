@@ -99,13 +99,11 @@ def _number(value: float | None) -> str:
 
 
 def _span(seconds: float | None) -> str:
+    from stpredict.training.elapsed import elapsed
+
     if seconds is None:
         return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} d"
+    return elapsed(seconds) if seconds < 172800 else f"{seconds / 86400:.1f} d"
 
 
 def _value(config: Mapping[str, Any], key: str) -> str:

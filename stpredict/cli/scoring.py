@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stpredict.cli.options import (
     Commands,
+    Parser,
     add_card,
     add_clips,
     add_command,
@@ -40,16 +41,8 @@ PROTOCOLS = "per-pixel openstl predrnn sevir hko7 meteonet shanghai"
 """The names of the protocols, which stand here too, so that --help need not import them."""
 
 
-def add_commands(commands: Commands) -> None:
-    """Add the commands of this module."""
-    parser = add_command(
-        commands,
-        "evaluate",
-        "score predictors beside the no-skill baselines",
-        "stpredict evaluate runs/demo-1 --data moving_digits --split test --out scores.json",
-    )
-    add_predictors(parser, several=True)
-    add_card(parser)
+def add_questions(parser: Parser) -> None:
+    """Add which clips are scored, by what, and what is said of it."""
     add_clips(parser, split="the protocol's for this card, else test")
     parser.set_defaults(split=None)
     parser.add_argument("--protocol", metavar="P", help=f"the convention of scoring: {PROTOCOLS} (default: per-pixel)")
@@ -63,16 +56,29 @@ def add_commands(commands: Commands) -> None:
         nargs="+",
         help="those of events (default: the protocol's, or the card's)",
     )
-    parser.add_argument("--members", metavar="M", type=whole_number, help="score ensembles of M members")
     parser.add_argument(
         "--skill", metavar="NAME", help="also the skill over this predictor, such as persistence, and the paired differences from it"
     )
     parser.add_argument("--resample", choices=["clips", "films"], default="clips", help="what intervals draw again (default: clips)")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    parser.add_argument("--limit", metavar="N", type=whole_number, help="only the first N clips")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    parser = add_command(
+        commands,
+        "evaluate",
+        "score predictors beside the no-skill baselines",
+        "stpredict evaluate runs/demo-1 --data moving_digits --split test --out scores.json",
+    )
+    add_predictors(parser, several=True)
+    add_card(parser)
+    add_questions(parser)
+    parser.add_argument("--members", metavar="M", type=whole_number, help="score ensembles of M members")
     parser.add_argument("--batch-size", metavar="N", type=whole_number, default=16, help="clips at a time (default: 16)")
     parser.add_argument("--devices", metavar="N", type=whole_number, default=1, help="processes that share the clips (default: 1)")
     add_tile(parser)
-    parser.add_argument("--limit", metavar="N", type=whole_number, help="only the first N clips")
     parser.add_argument("--save-forecasts", metavar="FILE", type=new_file, help="write the forecasts of the one predictor (.npz or .h5)")
     parser.add_argument(
         "--out", metavar="FILE", type=new_file, action="append", default=[], help="write the scores (.json, .csv, .md or .tex); repeatable"

@@ -15,6 +15,8 @@ from stpredict.checkpoint import checkpoints
 from stpredict.configuration import dump_config, read_config
 from stpredict.errors import UserError
 from stpredict.page.story import Run
+from stpredict.showing.maps import span
+from stpredict.training.elapsed import elapsed
 from stpredict.training.overview import RunRow, read_log, survey_runs
 from stpredict.training.settings import make_settings
 
@@ -104,7 +106,7 @@ def _facts(run: RunFolder) -> dict[str, str]:
         "frames": _frames(header),
         _BEST: "" if row.best is None else f"{row.best:.4g} at step {row.best_step:,}",
         "scored predictor": f"of step {step:,}" if isinstance(step, int) else "",
-        "training time": "" if row.seconds is None else _span(row.seconds),
+        "training time": "" if row.seconds is None else elapsed(row.seconds, ".3g"),
         "batch": f"{config['data.batch_size']} clips" if "data.batch_size" in config else "",
         "precision": str(config.get("trainer.precision", "")),
         "seed": str(config.get("seed", "")),
@@ -165,7 +167,7 @@ def _frames(header: Mapping[str, Any]) -> str:
         return ""
     channels, units = spec["channels"], "" if spec["units"] == "1" else f", {spec['units']}"
     shape = f"{spec['height']} x {spec['width']} pixels{'' if channels == 1 else f', {channels} channels'}{units}"
-    clock = f", every {_span(spec['time_step'])}" if isinstance(spec.get("time_step"), int | float) else ""
+    clock = f", every {span(spec['time_step'])}" if isinstance(spec.get("time_step"), int | float) else ""
     return f"{shape}{clock}; {header.get('context')} observed, {header.get('horizon')} forecast"
 
 
@@ -192,9 +194,3 @@ def _curves(run: RunFolder) -> dict[str, tuple[tuple[int, float], ...]]:
         return {}
     columns = {name: [(int(row["step"]), row[name]) for row in rows if name in row] for name in CURVES}
     return {name: tuple(points) for name, points in columns.items() if points}
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

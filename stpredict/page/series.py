@@ -27,8 +27,12 @@ def predictors_of(sheet: Sheet) -> dict[str, str]:
 
 def scores_of(sheet: Sheet) -> list[str]:
     """Return the names of the scores of a sheet, without the spectra."""
-    rows = (sheet.scores.get("scores") or {}).values()
-    return list(dict.fromkeys(score for scores in rows for score in scores if score != SPECTRA))
+    return score_names(sheet.scores.get("scores") or {})
+
+
+def score_names(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the names of the scores that any predictor has, without the spectra."""
+    return list(dict.fromkeys(score for scores in rows.values() for score in scores if score != SPECTRA))
 
 
 def spectra_of(sheet: Sheet) -> Mapping[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stpredict.page.markup import decimals, details, escape, facts, interval, is_number, name, number, table
-from stpredict.page.series import SPECTRA, predictors_of, scores_of, spectra_of
+from stpredict.page.series import predictors_of, score_names, scores_of, spectra_of
 from stpredict.page.story import Sheet
+from stpredict.showing.maps import span
 
 _ARROWS = {
     "lower": ' <span class="arrow" aria-hidden="true">\N{DOWNWARDS ARROW}</span><span class="unseen">, lower is better</span>',
@@ -50,18 +51,12 @@ def _about(scores: Mapping[str, Any]) -> dict[str, str]:
         "data": " ".join(str(data[key]) for key in ("card", "split") if data.get(key)),
         "clips": f"{data['clips']:,}" if isinstance(data.get("clips"), int) else None,
         "frames": f"{data['context']} observed + {data['horizon']} forecast" if {"context", "horizon"} <= data.keys() else None,
-        "time step": _duration(data.get("time_step")),
+        "time step": span(step) if is_number(step := data.get("time_step")) else None,
         "units": None if data.get("units") in (None, "1") else data["units"],
         "members": members,
         "fingerprint of the clips": data.get("hash"),
     }
     return {label: str(text) for label, text in told.items() if text not in (None, "")}
-
-
-def _duration(seconds: object) -> str | None:
-    if not is_number(seconds):
-        return None
-    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
 def _explanation(scores: Mapping[str, Any]) -> str:
@@ -137,7 +132,7 @@ def _over(sheet: Sheet) -> str:
         ("skill", "Skill over", ". 1 is perfect, 0 no better."),
     ):
         rows = over.get(key) or {}
-        names = list(dict.fromkeys(score for scores in rows.values() for score in scores if score != SPECTRA))
+        names = score_names(rows)
         if not names:
             continue
         places = {

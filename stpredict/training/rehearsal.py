@@ -12,6 +12,7 @@ import torch
 
 from stpredict.data.loader import TrainingOrder, batches
 from stpredict.processes import Processes
+from stpredict.training.elapsed import elapsed
 from stpredict.training.settings import Settings
 from stpredict.training.state import State
 from stpredict.training.step import take_step
@@ -53,7 +54,7 @@ def rehearse(settings: Settings) -> str:
         f"step        {settings.data.batch_size} clips, {each:.3g} s, loss {outcome.loss:.5g}, gradient {outcome.norm:.3g}",
         f"memory      {_peak(work.device)}",
         f"whole run   {trainer.max_steps:,} steps, {trainer.max_steps * settings.data.batch_size / max(1, len(clips)):.3g} epochs, "
-        f"about {_span(total)}, {_span(validations)} of it validation, with one process on {work.device}",
+        f"about {elapsed(total)}, {elapsed(validations)} of it validation, with one process on {work.device}",
     ]
     return "\n".join(lines)
 
@@ -63,9 +64,3 @@ def _peak(device: torch.device) -> str:
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB at most on the GPU"
     unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KiB
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GiB at most, the program itself included"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,6 @@ import http.server
 import io
 import math
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +20,6 @@ from PIL import Image
 from stpredict.page.html import write_page
 from stpredict.page.story import Story
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
-]  # fmt: skip
 CONTEXT, HORIZON, RATE = 3, 5, 5
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -102,17 +93,9 @@ class Plain(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(opened: Any) -> Iterator[Opener]:
-    opener = Opener(opened)
+def visit(chromium: Any) -> Iterator[Opener]:
+    opener = Opener(chromium)
     yield opener
     for context in opener.contexts:
         context.close()

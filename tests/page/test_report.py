@@ -296,22 +296,16 @@ def test_what_killed_processes_left_is_removed(there: Path) -> None:
     assert sorted(path.name for path in there.glob(".page*")) == sorted([f".page.{os.getppid()}.part", ".pager.999999999.part"])
 
 
-def test_in_a_browser_its_films_play_and_nothing_complains(made: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page, said, asked = browser.new_page(), [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((made / "index.html").as_uri())
-        page.locator("article.clip").first.scroll_into_view_if_needed()
-        page.wait_for_function("() => document.querySelector('article.clip video')?.readyState === 4", timeout=20_000)
-        rows = page.locator("table.scores").first.locator("tbody th").all_inner_texts()
-        browser.close()
+def test_in_a_browser_its_films_play_and_nothing_complains(made: Path, chromium: Any) -> None:
+    page, said, asked = chromium.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((made / "index.html").as_uri())
+    page.locator("article.clip").first.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('article.clip video')?.readyState === 4", timeout=20_000)
+    rows = page.locator("table.scores").first.locator("tbody th").all_inner_texts()
+    page.close()
     assert said == [] and all(url.startswith(("file:", "data:", "blob:")) for url in asked)
     assert [row.strip() for row in rows if row.strip() == HOSTILE] == [HOSTILE]
 
