@@ -12,6 +12,7 @@ from stpredict.forecasts import SavedForecasts
 from stpredict.frames import FrameSpec
 from stpredict.networks import make_network
 from stpredict.predictor import Predictor
+from stpredict.rain import UNITS
 
 
 def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
@@ -42,7 +43,10 @@ def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
         differing.append((f"weights for single pixels of frames of {size} instead of {theirs.height} x {theirs.width}", cure))
     if differing:
         facts, cures = ", ".join(fact for fact, _ in differing), "; ".join(cure for _, cure in differing)
-        raise UserError(f"The predictor '{name}' does not fit the data '{data.card}': it has {facts}; in a copy of the card, {cures}")
+        what = f"The predictor '{name}' does not fit the data '{data.card}': it has {facts}"
+        if ours.units != theirs.units and not {ours.units, theirs.units} <= set(UNITS):
+            raise UserError(f"{what}; nothing turns {theirs.units} into {ours.units}, so use it on data of the kind that it was trained on")
+        raise UserError(f"{what}; in a copy of the card, {cures}")
 
 
 def _bound_to_size(predictor: Any, spec: FrameSpec) -> bool:

@@ -327,3 +327,9 @@ def test_how_what_does_not_fit_is_mended() -> None:
 
     with pytest.raises(UserError, match=r"take a reader that gives dBZ \(cf converts, by its setting units\); write every: 2 under window"):
         evaluate(Slow(), Toy())
+
+    class Digits(Constant):
+        spec = replace(SPEC, units="1")
+
+    with pytest.raises(UserError, match="units 1 instead of mm/h; nothing turns mm/h into 1, so use it on data of the kind that it was"):
+        evaluate(Digits(), Toy())
