@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import stpredict
+from stpredict.devices import laid_out_like
 from stpredict.errors import UserError
 from stpredict.files import checksum_fits, remove_leftovers, write_tensors
 from stpredict.predictor import differences
@@ -263,6 +264,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        values.update({name: laid_out_like(value, parameter) for name, value in values.items() if value.shape == parameter.shape})
 
 
 def _copies(tensors: dict[str, Tensor], memory: dict[str, Tensor]) -> dict[str, Tensor]:

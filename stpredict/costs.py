@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stpredict import unroll
 from stpredict.errors import UserError
+from stpredict.kernels import using
 from stpredict.networks import DirectNetwork, Network, RecurrentNetwork
 from stpredict.patches import pad_to_patches
 
@@ -55,8 +56,8 @@ def measure_costs(network: Network, frame_shape: tuple[int, int, int], context: 
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     counter = FlopCounterMode(display=False)
     try:
-        # Attention as two matrix products: the counter does not know the fused kernel of the CPU.
-        with torch.no_grad(), fake, sdpa_kernel(SDPBackend.MATH):
+        # Convolutions are torch's own, and attention is two matrix products: the counter knows no other kernels of the CPU.
+        with torch.no_grad(), fake, using("reference"), sdpa_kernel(SDPBackend.MATH):
             frames = torch.zeros(1, context, *frame_shape)
             extra = getattr(network, "known_channels", 0)
             known = torch.zeros(1, context + horizon, extra, *frame_shape[1:]) if extra else None

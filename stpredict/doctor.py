@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, spawn
 from torch.nn import functional
 
+from stpredict import kernels
 from stpredict.devices import Precision, allow_tf32, autocast
 from stpredict.files import write_text
+from stpredict.kernels import compiled
 from stpredict.libraries import EXTRAS, REQUIRED, Library, first_line, look_at_library
 from stpredict.render import save_film
 
@@ -94,6 +96,8 @@ class Report:
         extras: libraries by extra.
         processes: two processes that add up numbers.
         copy: of memory, on the device.
+        kernels: what computes convolutions on the CPU.
+        no_faster: why nothing faster than torch does, or empty.
         precisions: each tried.
         films: each format tried.
     """
@@ -104,6 +108,8 @@ class Report:
     extras: dict[str, tuple[Library, ...]]
     processes: Trial
     copy: Trial
+    kernels: str
+    no_faster: str
     precisions: tuple[Trial, ...]
     films: tuple[Trial, ...]
 
@@ -135,6 +141,8 @@ def examine(device: torch.device) -> Report:
         extras={extra: tuple(look_at_library(name, extra) for name in names) for extra, names in EXTRAS.items()},
         processes=try_processes(),
         copy=try_copy(device),
+        kernels=kernels.in_use(),
+        no_faster=compiled.why_not() or "",
         precisions=tuple(try_precision(name, device) for name in get_args(Precision)),
         films=tuple(try_film(suffix) for suffix in FILMS),
     )

@@ -32,6 +32,7 @@ from stpredict.draws import Draws
 from stpredict.errors import UserError, import_optional
 from stpredict.files import whole_file
 from stpredict.frames import FrameSpec
+from stpredict.kernels import using
 from stpredict.networks import DirectNetwork, Network, RecurrentNetwork
 from stpredict.predictor import Predictor
 
@@ -71,7 +72,7 @@ def export_predictor(
     if predictor.device.type != "cpu":
         predictor = copy.copy(predictor)
         predictor.network = copy.deepcopy(predictor.network).cpu()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), using("reference"):  # a program is of torch's own operations
         plan = _plan_step(predictor) if what == "step" else _plan_forecast(predictor, predictor.horizon if horizon is None else horizon)
         program = _trace(plan, batch)
         with whole_file(path) as temporary:

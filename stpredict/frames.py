@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stpredict.devices import carry
 from stpredict.errors import UserError
 
 
@@ -49,7 +50,7 @@ class Packing:
         """Return float32 physical values, NaN where missing."""
         numbers = packed if packed.is_floating_point() else packed.to(torch.float32)  # GPUs compare no unsigned 16-bit integers
         if self.table:
-            table = torch.tensor([*self.table, math.nan], dtype=torch.float32, device=packed.device)
+            table = carry(torch.tensor([*self.table, math.nan], dtype=torch.float32), packed.device)
             beyond = (numbers < 0) | (numbers >= len(self.table)) | numbers.isnan()
             physical = table[torch.where(beyond, len(self.table), numbers).long()]
         else:
@@ -272,7 +273,7 @@ class Batch:
 
     def physical(self, packing: Packing, device: torch.device | str) -> Tensor:
         """Return ``(B, T, C, H, W)`` float32 physical values on ``device``, NaN where missing."""
-        physical = packing.unpack(self.frames.to(device, non_blocking=True))
+        physical = packing.unpack(carry(self.frames, device))
         if self.valid is not None:
-            physical = torch.where(self.valid.to(device, non_blocking=True), physical, math.nan)
+            physical = torch.where(carry(self.valid, device), physical, math.nan)
         return physical

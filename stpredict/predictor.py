@@ -151,8 +151,8 @@ class Predictor:
 class Stream:
     """A film that goes on: each new frame costs one step, and a forecast equals one made from all frames seen.
 
-    The newest frame waits until it is known what follows it, another observed frame or a forecast, since a step is given the
-    known inputs of the frame that it predicts.
+    Where there are known inputs the newest frame waits until it is known what follows it, another observed frame or a forecast, since a
+    step is given the known inputs of the frame that it predicts.
     """
 
     def __init__(self, predictor: Predictor, observed: Any, known: Any = None) -> None:
@@ -162,7 +162,8 @@ class Stream:
         self._window = frames[:, :0]
         self._known = None if known is None else known[:, :0]
         self._place: unroll.Place | None = None
-        self._keep = predictor.context if isinstance(predictor.network, DirectNetwork) else 1
+        waits = known is not None or getattr(predictor.network, "known_channels", 0) > 0
+        self._keep = predictor.context if isinstance(predictor.network, DirectNetwork) else int(waits)
         self._take(frames, known)
 
     def observe(self, frame: Any, known: Any = None) -> None:
@@ -182,7 +183,8 @@ class Stream:
             return self._restore(predictor.forecast(self._window, horizon, known=along))
         with torch.inference_mode():
             known = self._pad(known)
-            place = self._step(self._window, None if known is None else known[:, :1])
+            place = self._step(self._window, None if known is None else known[:, :1]) if self._keep else self._place
+            assert place is not None, "a stream begins with a frame"
             future = unroll.finish(network, place, horizon, known)
             height, width = self.shape[-2:]
             return self._restore(predictor.spec.unscale(future[..., :height, :width]).to(self._window.device))

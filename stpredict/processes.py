@@ -99,6 +99,13 @@ class Processes:
         made: T = value
         return made
 
+    def alike(self, word: Callable[[], str]) -> bool:
+        """Whether all processes, which compute on CPUs, make the same word; one that is alone makes none."""
+        if self.count == 1:
+            return True
+        own = word()
+        return not float(self.sum(torch.tensor(float(own != self.share_from_first(own)))))
+
     def leave(self, name: str, text: str) -> None:
         """Leave a word for these processes, should their launcher start them again; the first process's counts."""
         if self.board is not None and self.first:

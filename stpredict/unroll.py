@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stpredict.draws import Draws
 from stpredict.errors import UserError
+from stpredict.kernels import forget
 from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State
 from stpredict.patches import pad_to_patches
 
@@ -39,7 +40,13 @@ class Place:
 
 def begin(network: RecurrentNetwork, batch: int, height: int, width: int, draws: Draws | None = None) -> Place:
     """Return the place before the first frame; height and width are those of padded frames, in pixels."""
-    return Place(network.initial_state(batch, height, width), network.prepare(batch, draws))
+    return Place(network.initial_state(batch, height, width), prepare(network, batch, draws))
+
+
+def prepare(network: Network, batch: int, draws: Draws | None = None) -> Constants:
+    """Return what a network prepares for a rollout, in which its weights stay what they are now."""
+    forget(network.parameters())
+    return network.prepare(batch, draws)
 
 
 def advance(
@@ -222,7 +229,7 @@ class Unroll(nn.Module):
             observed = frames[:, :context]
             if network.takes_valid:
                 observed = torch.cat([observed, valid[:, :context].to(observed.dtype)], dim=2)
-            constants = network.prepare(observed.shape[0], draws)
+            constants = prepare(network, observed.shape[0], draws)
             prepared = {} if constants is None else {"constants": constants}
             yield network.forecast(observed, horizon, known, **prepared)[..., :height, :width], None
             return
@@ -233,7 +240,7 @@ class Unroll(nn.Module):
         state, previous = network.initial_state(frames.shape[0], frames.shape[-2], frames.shape[-1]), None
         for start in range(0, steps, length or steps):
             span = range(start, min(steps, start + (length or steps)))
-            place = Place(state, network.prepare(frames.shape[0], draws), previous)
+            place = Place(state, prepare(network, frames.shape[0], draws), previous)
             predictions, place, penalty = self._along(span, place, context, frames, use_truth, valid, known)
             yield None if predictions is None else predictions[..., :height, :width], None if penalty is None else penalty / steps
             state, previous = pytree.tree_map_only(Tensor, Tensor.detach, (place.state, place.frame))

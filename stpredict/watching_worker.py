@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import torch
 
+from stpredict import kernels
 from stpredict.data.card import Card
 from stpredict.data.newest import Newest
 from stpredict.devices import choose_device
@@ -67,7 +68,8 @@ class Worker:
 
     def __init__(self, source: str, *, allow: Sequence[str] = (), device: str = "cpu") -> None:
         """Start the process; arguments as of :func:`stpredict.load_predictor`."""
-        self._order = {"source": source, "allow": list(allow), "device": device, "threads": torch.get_num_threads()}
+        computing = {"device": device, "threads": torch.get_num_threads(), "kernels": kernels.chosen()}
+        self._order = {"source": source, "allow": list(allow), **computing}
         self._folder = tempfile.TemporaryDirectory(prefix="stpredict-")
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
@@ -223,6 +225,7 @@ def serve(pipe_number: int) -> None:
         try:
             order = pipe.recv()
             torch.set_num_threads(order["threads"])
+            kernels.choose(order["kernels"])
             try:
                 predictor = load_predictor(order["source"], allow=order["allow"], device=choose_device(order["device"]))
                 if isinstance(predictor, SavedForecasts):

@@ -9,11 +9,14 @@ from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("STPREDICT_INDEX", "off")  # no test writes to the user's cache
+os.environ.setdefault("STPREDICT_KERNELS", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "kernels"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 import hypothesis
 import pytest
 import torch
+
+from stpredict import kernels
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("house", max_examples=30, deadline=None, derandomize=True)
@@ -28,6 +31,13 @@ def _generator(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compute as users do, or as the mark ``reference`` says; what a test, or a run that it makes, chooses ends with it."""
+    with kernels.using("auto" if request.node.get_closest_marker("reference") is None else "reference"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import stpredict
+from stpredict import kernels
 from stpredict.costs import measure_costs
 from stpredict.errors import UserError
 from stpredict.processes import Processes
@@ -33,6 +34,9 @@ SMALL_NETWORK = ["--hidden", "4", "4", "--kernel-size", "3", "--patch-size", "4"
 def tools() -> Iterator[None]:
     """Where Python finds the modules of the command, as if tools/benchmark.py had been called; processes that it starts inherit it."""
     sys.path.insert(0, str(ROOT / "tools"))
+    from benchmarks import peak
+
+    peak._LONG_ENOUGH = 0.0  # the machine's peak is not what is tested, so the first product is large enough
     yield
     sys.path.remove(str(ROOT / "tools"))
 
@@ -100,8 +104,9 @@ def test_loader(measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "runs").exists(), "it leaves no run behind"
 
 
-STEP_COLUMNS = ["name", "parameters", "precision", "recompute", "batch_size", "frames", "frame"]
-STEP_COLUMNS += ["seconds", "clips_per_second", "tflops", "activation_mib", "peak_mib"]
+FORECAST_COLUMNS = ["name", "parameters", "precision", "kernels", "batch_size", "frames", "frame"]
+FIGURES = ["seconds", "clips_per_second", "tflops", "share_of_peak", "intensity", "activation_mib", "peak_mib"]
+STEP_COLUMNS = [*FORECAST_COLUMNS, "recompute", *FIGURES]
 SMALL_CONFIG = "base: moving_mnist/convlstm\nnetwork: {hidden: [64, 64], kernel_size: 3}\ndata: {batch_size: 2, reversed_pass: true}\n"
 
 
@@ -131,26 +136,40 @@ def saved_mib(settings: Any) -> float:
     return sum(storage.nbytes() for storage in kept.values()) / 2**20
 
 
+def peak_rate(precision: Any) -> float:
+    """Return the peak that the benchmark measured in this process."""
+    from benchmarks.peak import product_peak
+
+    return product_peak(torch.device("cpu"), precision).rate
+
+
+def here(measure: Callable[[Any, int], dict[str, Any]], settings: Any, repeats: int) -> dict[str, Any]:
+    """Measure in this process, which is quicker."""
+    return measure(settings, repeats)
+
+
 def test_step_of_a_config(measure: Measure, small: Path) -> None:
-    rows = measure(
-        "step", "--config", str(small), "--precision", "fp32", "bf16", "--recompute", "off", "on", "--device", "cpu", "--repeats", "1"
-    )
+    words = ["--precision", "fp32", "bf16", "--recompute", "off", "on", "--kernels", "reference", "--device", "cpu", "--repeats", "1"]
+    rows = measure("step", "--config", str(small), *words)
     assert [(row["precision"], row["recompute"]) for row in rows] == [("fp32", "off"), ("fp32", "on"), ("bf16", "off"), ("bf16", "on")]
     network = stpredict.create_network("convlstm", channels=1, hidden=[64, 64], kernel_size=3, patch_size=4, norm="none")
     multiply_adds = measure_costs(network, (1, 64, 64), 10, 10).multiply_adds
     for row in rows:
         assert list(row) == STEP_COLUMNS
         assert (row["name"], row["batch_size"], row["frames"], row["frame"]) == (str(small), 2, "10 + 10", "1 x 64 x 64")
+        assert row["kernels"] == "reference"
         assert row["parameters"] == sum(weight.numel() for weight in network.parameters())
         assert row["clips_per_second"] == pytest.approx(2 / row["seconds"])
         assert row["tflops"] == pytest.approx(6 * multiply_adds * row["clips_per_second"] / 1e12)
+        assert row["share_of_peak"] == pytest.approx(row["tflops"] * 1e12 / peak_rate(row["precision"]))
     if not Path("/proc/self/clear_refs").exists():
         return
     taken = {(row["precision"], row["recompute"]): row["activation_mib"] for row in rows}
     from benchmarks.noise import with_noise
 
     settings = load_settings(small)
-    kept = saved_mib(replace(settings, data=with_noise(settings.data), trainer=replace(settings.trainer, validate_every=0, device="cpu")))
+    trainer = replace(settings.trainer, validate_every=0, device="cpu", kernels="reference")
+    kept = saved_mib(replace(settings, data=with_noise(settings.data), trainer=trainer))
     assert kept > 20
     assert kept < taken["fp32", "off"] < 2.0 * kept
     assert taken["fp32", "on"] < 0.8 * taken["fp32", "off"]  # about half of it, give or take pages
@@ -159,10 +178,10 @@ def test_step_of_a_config(measure: Measure, small: Path) -> None:
 
 
 def test_step_of_every_network(benchmark: ModuleType, measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, which is quicker; on a machine that does not let a process forget its peak."""
-    from benchmarks import memory, training_step
+    """On a machine that does not let a process forget its peak."""
+    from benchmarks import figures, memory
 
-    monkeypatch.setattr(training_step, "_apart", training_step.measure_step)
+    monkeypatch.setattr(figures, "apart", here)
     monkeypatch.setattr(memory, "_CLEAR", Path("/proc/self/no_such_file"))
     rows = measure("step", *SMALL_NETWORK, "--batch-size", "2", "--device", "cpu")
     assert [(row["name"], row["batch_size"], row["frame"]) for row in rows] == [
@@ -172,20 +191,20 @@ def test_step_of_every_network(benchmark: ModuleType, measure: Measure, monkeypa
         assert list(row) == STEP_COLUMNS
         assert (row["parameters"], row["frames"]) == (count_weights(row["name"]), "2 + 3")
         assert row["activation_mib"] is None and row["peak_mib"] > 50
-        assert row["tflops"] > 0
+        assert row["tflops"] > 0 and row["intensity"] > 0
 
 
 def test_a_step_for_which_memory_does_not_suffice_has_no_figures(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, small: Path, tmp_path: Path
 ) -> None:
-    from benchmarks import training_step
+    from benchmarks import figures
 
-    def fail(settings: Any, repeats: int) -> dict[str, Any]:
+    def fail(measure: object, settings: Any, repeats: int) -> dict[str, Any]:
         if settings.trainer.precision == "fp32":
             raise torch.OutOfMemoryError("too little")
-        return dict.fromkeys(("parameters", *STEP_COLUMNS[7:]), 1.0)
+        return dict.fromkeys(("parameters", *FIGURES), 1.0)
 
-    monkeypatch.setattr(training_step, "_apart", fail)
+    monkeypatch.setattr(figures, "apart", fail)
     out = tmp_path / "step.json"
     assert benchmark.main(["step", "--config", str(small), "--precision", "fp32", "bf16", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
@@ -195,11 +214,11 @@ def test_a_step_for_which_memory_does_not_suffice_has_no_figures(
 
 
 def test_the_clips_of_every_config_have_a_size_without_their_files(benchmark: ModuleType) -> None:
+    from benchmarks.cases import names_of_configs
     from benchmarks.noise import with_noise
-    from benchmarks.training_step import _named
 
     sizes = {}
-    for name in _named(["all"]):
+    for name in names_of_configs(["all"]):
         data = load_settings(name).data
         if data.card in ("moving_rain", "sevir"):
             with pytest.raises(UserError, match="--size"):
@@ -215,7 +234,7 @@ def test_the_clips_of_every_config_have_a_size_without_their_files(benchmark: Mo
     assert sizes["knmi/predrnn"] == (6, 6, (1, 128, 128))
     assert sizes["meteoswiss/predrnn"] == (3, 6, (1, 192, 192)), "a step sees a random crop"
     assert sizes["video"] == (10, 10, (1, 64, 64))
-    assert _named(["moving_mnist", "demo"]) == [*(name for name in sizes if name.startswith("moving_mnist/")), "demo"]
+    assert names_of_configs(["moving_mnist", "demo"]) == [*(name for name in sizes if name.startswith("moving_mnist/")), "demo"]
     assert with_noise(load_settings("video", ["--data.settings.colour=true"]).data, 32).settings == {
         "channels": 3,
         "height": 32,
@@ -224,15 +243,17 @@ def test_the_clips_of_every_config_have_a_size_without_their_files(benchmark: Mo
 
 
 def test_a_step_of_a_config_is_one_update_along_the_whole_horizon(benchmark: ModuleType, small: Path) -> None:
-    from benchmarks.training_step import _asked
+    from benchmarks.cases import asked
 
     small.write_text(f"{SMALL_CONFIG}sampling: {{first_horizon: 1, grown_at: 100}}\n")
     words = ["step", "--config", str(small), "--horizon", "7", "--precision", "fp16", "--recompute", "on", "--threads", "1"]
-    (settings,) = _asked(benchmark._parser().parse_args(words))
+    words += ["--kernels", "reference"]
+    (settings,) = asked(benchmark._parser().parse_args(words))
     assert not settings.data.reversed_pass
     assert (settings.data.context, settings.data.horizon, settings.data.batch_size) == (10, 7, 2)
     assert not {"first_horizon", "grown_at"} & set(settings.sampling) and settings.sampling["name"] == "scheduled"
     assert (settings.trainer.precision, settings.trainer.recompute, settings.trainer.threads) == ("fp16", True, 1)
+    assert settings.trainer.kernels == "reference"
     assert settings.network == {"name": "convlstm", "hidden": [64, 64], "kernel_size": 3, "patch_size": 4, "norm": "none"}
 
 
@@ -258,13 +279,43 @@ def count_weights(name: str) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def test_inference(measure: Measure) -> None:
-    rows = measure("inference", *SMALL_NETWORK, "--batch-size", "3", "--network", "predrnn")
-    assert [(row["name"], row["batch_size"]) for row in rows] == [("predrnn", 1), ("predrnn", 3)]
+def test_inference(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import figures
+
+    monkeypatch.setattr(figures, "apart", here)
+    sizes = ["--batch-size", "3", "--network", "predrnn", "--device", "cpu"]
+    rows = measure("inference", *SMALL_NETWORK, *sizes, "--precision", "bf16", "--kernels", "reference", "auto")
+    names = {}
+    for name in ("reference", "auto"):
+        with kernels.using(name):
+            names[name] = kernels.in_use()
+    assert [(row["precision"], row["kernels"], row["batch_size"]) for row in rows] == [
+        ("bf16", names[name], clips) for name in ("reference", "auto") for clips in (1, 3)
+    ]
+    network = stpredict.create_network("predrnn", channels=1, hidden=[4, 4], kernel_size=3, patch_size=4)
+    operations = 2 * measure_costs(network.eval(), (1, 16, 16), 2, 3).multiply_adds
     for row in rows:
-        assert row["parameters"] == count_weights("predrnn")
-        assert (row["hidden"], row["size"], row["frames"]) == ("4 4", 16, "2 + 3")
+        assert list(row) == [*FORECAST_COLUMNS, *FIGURES]
+        assert (row["name"], row["parameters"], row["frames"], row["frame"]) == (
+            "predrnn",
+            count_weights("predrnn"),
+            "2 + 3",
+            "1 x 16 x 16",
+        )
         assert row["clips_per_second"] == pytest.approx(row["batch_size"] / row["seconds"])
+        assert row["tflops"] * 1e12 == pytest.approx(operations * row["clips_per_second"])
+        assert row["share_of_peak"] == pytest.approx(row["tflops"] * 1e12 / peak_rate(row["precision"]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Only Linux tells by how much memory grew")
+def test_a_forecast_keeps_nothing_for_gradients(measure: Measure, small: Path) -> None:
+    from benchmarks.noise import with_noise
+
+    (row,) = measure("inference", "--config", str(small), "--batch-size", "1", "--device", "cpu", "--repeats", "1")
+    settings = load_settings(small, ["--data.batch_size=1"])
+    kept = saved_mib(replace(settings, data=with_noise(settings.data), trainer=replace(settings.trainer, validate_every=0, device="cpu")))
+    assert row["name"] == str(small) and row["batch_size"] == 1
+    assert 10 * 64 * 64 * 4 / 2**20 < row["activation_mib"] < 0.5 * kept
 
 
 def test_evaluation(measure: Measure) -> None:

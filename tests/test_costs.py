@@ -86,6 +86,7 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.reference  # the counter sees torch's own operations alone
 @pytest.mark.parametrize(("name", "settings"), NETWORKS)
 def test_as_many_as_a_real_forecast_takes(name: str, settings: dict[str, Any]) -> None:
     recurrent = {} if name == "simvp" else {"hidden": [4, 4], "kernel_size": 3, "patch_size": 4}

@@ -19,8 +19,9 @@ import pytest
 import torch
 import torch.distributed
 
-from stpredict import doctor
+from stpredict import doctor, kernels
 from stpredict.cli.main import main
+from stpredict.kernels import compiled
 from stpredict.libraries import EXTRAS, REQUIRED, look_at_library
 
 CPU = torch.device("cpu")
@@ -207,6 +208,8 @@ def test_the_command_tells_it_and_leaves_with_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "try_processes", lambda: doctor.Trial("all-reduce of two processes", True, figures={"MB/s": 123.5}))
+    monkeypatch.setattr(kernels, "in_use", lambda: "winograd-1")
+    monkeypatch.setattr(compiled, "why_not", lambda: None)
     assert main(["doctor", "--device", "cpu", "--json", str(tmp_path / "machine.json")]) == 0
     shown = capsys.readouterr().out.splitlines()
     told = json.loads((tmp_path / "machine.json").read_text())
@@ -216,15 +219,19 @@ def test_the_command_tells_it_and_leaves_with_0(
     assert [trial["name"] for trial in told["precisions"]] == ["fp32", "tf32", "bf16", "fp16"]
     assert [trial["works"] for trial in told["films"]] == [True] * 4
     assert set(told["extras"]) == {"vision", "track", "radar", "onnx", "hub"}
+    assert "kernels       winograd-1" in shown and (told["kernels"], told["no_faster"]) == ("winograd-1", "")
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_fails_is_said_in_one_line_and_is_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "try_processes", lambda: doctor.Trial("all-reduce of two processes", False, "no network here"))
     monkeypatch.setattr(doctor, "EXTRAS", {"hub": ("no_such_library",)})
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    monkeypatch.setattr(compiled, "why_not", lambda: "there is no C compiler")
     assert main(["doctor", "--device", "cpu"]) == 1
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1] == "fails: all-reduce of two processes (no network here)"
+    assert "kernels       reference alone, because there is no C compiler" in shown
     assert "extra hub     no_such_library cannot be used (missing: pip install 'stpredict[hub]')" in shown
 
 

@@ -11,6 +11,8 @@ import pytest
 import stpredict
 from stpredict.cli.main import main
 
+pytestmark = pytest.mark.reference
+
 VERSIONS = sorted(folder for folder in (Path(__file__).parent / "fixtures").iterdir() if (folder / "forecasts.npz").is_file())
 
 

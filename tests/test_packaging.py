@@ -78,7 +78,8 @@ def test_a_wheel_holds_all_and_takes_one_name(checkout: Path, tmp_path: Path) ->
     inside = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in inside} == {"stpredict", f"stpredict-{wheel.name.split('-')[1]}.dist-info"}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stpredict").rglob("*.py")}
-    assert modules <= set(inside)
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stpredict").rglob("*.c")}
+    assert modules | sources <= set(inside) and sources
     assert any(name.endswith("licenses/LICENSE") for name in inside)
 
     python = make_environment(tmp_path / "environment")

@@ -83,6 +83,7 @@ RUN = {
     "stpredict train longer.yaml --data.root ~/mnist --seed 1": f"{SHORT} --network.hidden [4,4,4] {FEW_CLIPS}",
     "stpredict train moving_mnist/predrnn_small --data.root ~/mnist --dry-run": f"{TINY} {FEW_CLIPS}",
     "stpredict runs --sort best": "",
+    "stpredict evaluate runs/demo-1 --data moving_digits --split test --kernels reference": "",
     "stpredict gradients runs/predrnnpp-1 runs/demo-1 --data moving_digits --layers --teacher-forced --out gradients.png": "--clips 2",
     "stpredict export runs/demo-1 --out demo.pt2": "",
     "stpredict export runs/demo-1 --out demo.onnx": "",
@@ -101,6 +102,9 @@ NOT_RUN = {
     "make demo": "it makes an environment and trains for minutes: run whole before a change is taken",
     "pip install .": "tests/test_packaging.py installs from a wheel and editable",
     "stpredict train moving_mnist/predrnn --data.root ~/mnist --precision bf16": "it takes a GPU for hours; tests/test_configs.py makes it",
+    "stpredict train moving_mnist/predrnn --data.root ~/mnist --precision bf16 --trainer.compile true": (
+        "it takes a GPU for hours; tests/training/test_compiling.py compiles a smaller one"
+    ),
     "stpredict import mmnist_predrnn_one_ep200 --out predrnn.safetensors": "it needs a network: tests/cli/test_importing.py has a server",
     "stpredict import --verify predrnn.safetensors --root ~/mnist": "it needs those weights: tests/test_verification.py has others",
     "stpredict hub push runs/demo-1 me/demo --licence apache-2.0": "it needs an account: tests/test_hub.py has a server",

@@ -6,16 +6,18 @@ import os
 import pickle
 import signal
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stpredict import kernels
 from stpredict.baselines import Persistence
 from stpredict.data.newest import Newest
 from stpredict.frames import Clip, FrameSpec, Packing
 from stpredict.nowcast import continue_newest
-from stpredict.watching_worker import Worker, WorkerFailed
+from stpredict.watching_worker import Worker, WorkerFailed, serve
 
 
 def frames(height: int = 8) -> Newest:
@@ -67,3 +69,13 @@ def test_an_answer_that_is_late_is_not_taken_for_the_next() -> None:
         worker._asked = 2
         made = worker.ask(frames(24), Path("folder"), 3, 60.0)
         assert made.forecast.shape == (3, 1, 24, 8) and list(folder.iterdir()) == []
+
+
+def test_it_computes_with_the_kernels_of_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "_start", lambda worker: None)
+    with kernels.using("reference"), Worker("no_such_predictor") as worker:
+        order = worker._order
+    ours, theirs = Pipe()
+    ours.send(order)
+    serve(os.dup(theirs.fileno()))  # which ends where there is no such predictor
+    assert ours.recv()[0] == "failed" and kernels.chosen() == "reference"

@@ -43,15 +43,15 @@ class CausalLSTMCell(nn.Module):
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take input ``(B, inputs, ...)``, states ``(B, hidden, ...)`` and memory ``(B, memory, ...)``; return the new h, c and m."""
         n = self.hidden
-        from_x, from_h = self.x(x), self.h(h)
-        from_c = self.c(m if self.temporal_from == "memory" else c)
-        c = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n] + from_c, c, self.forget_bias, " of c").memory
-        xi, xf, xg, xo = torch.chunk(from_x[:, 3 * n :], 4, dim=1)
+        x_to_c, xi, xf, xg, xo = torch.split(self.x(x), [3 * n, n, n, n, n], dim=1)
+        h_to_c, ho = torch.split(self.h(h), [3 * n, n], dim=1)
+        c_to_c = self.c(m if self.temporal_from == "memory" else c)
+        c = remember(x_to_c + h_to_c + c_to_c, c, self.forget_bias, " of c").memory
         mi, mf, transformed = torch.chunk(self.m(m), 3, dim=1)
         ci, cg, cf, co = torch.chunk(self.c2m(c), 4, dim=1)
         kept = gate("forget of m", xf + mf + cf + self.forget_bias) * torch.tanh(transformed)
         m = kept + gate("input of m", xi + mi + ci) * torch.tanh(xg + cg)
-        output_gate = gate("output", xo + from_h[:, 3 * n :] + co + self.m2o(m), torch.tanh)
+        output_gate = gate("output", xo + ho + co + self.m2o(m), torch.tanh)
         return output_gate * torch.tanh(self.out(torch.cat([c, m], dim=1))), c, m
 
 

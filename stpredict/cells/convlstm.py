@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates, gate
+from stpredict.cells.gates import Gates, expose, gate
 from stpredict.errors import UserError
 
 HiddenFrom = Literal["cell", "candidate"]
@@ -54,4 +54,5 @@ class ConvLSTMCell(nn.Module):
         c = gate("forget", f + self.forget_bias) * c + gate("input", i) * g
         if self.peephole:
             o = o + self.peep_o * c
-        return gate("output", o) * (torch.tanh(c) if self.hidden_from == "cell" else g), c
+        o = gate("output", o)
+        return expose(o, c) if self.hidden_from == "cell" else o * g, c

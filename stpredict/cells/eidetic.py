@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stpredict.cells.gates import Gates, gate
 from stpredict.errors import UserError
+from stpredict.kernels import convolve
 
 Memory = Literal["updated", "frozen"]
 Tokens = Literal["positions", "rows"]
@@ -37,10 +38,11 @@ class StretchedConvolution(nn.Conv3d):
     def forward(self, inputs: Tensor) -> Tensor:
         """Take ``(B, inputs, D, H, W)`` and return ``(B, outputs, 1, H, W)``."""
         # Without padding in time the window is channels: a plane convolution does the same, and faster.
-        weight, stride, padding = self.weight.flatten(1, 2), self.stride[1], int(self.padding[1])
-        plane = functional.conv2d(inputs.flatten(1, 2), weight, self.bias, stride, padding)
-        if stride > 1:
-            plane = functional.interpolate(plane, size=inputs.shape[3:], mode="nearest")
+        stride = self.stride[1]
+        if stride == 1:
+            return convolve(inputs.flatten(1, 2), self.weight, self.bias)[:, :, None]
+        plane = functional.conv2d(inputs.flatten(1, 2), self.weight.flatten(1, 2), self.bias, stride, int(self.padding[1]))
+        plane = functional.interpolate(plane, size=inputs.shape[3:], mode="nearest")
         return plane[:, :, None]
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from stpredict.errors import UserError
+from stpredict.kernels import convolve
 
 Norm = Literal["none", "layer", "channel", "group"]
 
@@ -63,7 +64,7 @@ class Gates:
 
     def plain_convolution(self, inputs: int, outputs: int) -> nn.Module:
         """Return the convolution before weight norm. A kernel of even depth is padded after, as TensorFlow does."""
-        kind: Any = nn.Conv2d if len(self.kernel_size) == 2 else WindowConvolution
+        kind: Any = PlaneConvolution if len(self.kernel_size) == 2 else WindowConvolution
         padding = tuple((size - 1) // 2 for size in self.kernel_size)
         convolution: nn.Module = kind(inputs, outputs, self.kernel_size, padding=padding, bias=self.bias)
         return convolution
@@ -81,6 +82,14 @@ class Gates:
         if self.grid is None:
             raise UserError("Layer norm has a parameter for every pixel: the network needs 'frame_size' (height, width)")
         return [nn.LayerNorm([channels, *self.grid], eps=self.norm_epsilon)]
+
+
+class PlaneConvolution(nn.Conv2d):
+    """A convolution that keeps the size of its grid, by the kernels that are chosen."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Take ``(B, inputs, H, W)`` and return ``(B, outputs, H, W)``."""
+        return convolve(inputs, self.weight, self.bias)
 
 
 class WindowConvolution(nn.Conv3d):
@@ -114,3 +123,24 @@ def watching_gates(watcher: Callable[[str, Tensor], None]) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watcher)
+
+
+def expose(opened: Tensor, memory: Tensor) -> Tensor:
+    """Return ``opened . tanh(memory)``: what an output gate shows of a memory; for gradients the tanh is computed again, not kept."""
+    if not (torch.is_grad_enabled() and (opened.requires_grad or memory.requires_grad)):
+        return opened * torch.tanh(memory)
+    exposed: Tensor = _Exposed.apply(opened, memory)  # type: ignore[no-untyped-call]
+    return exposed
+
+
+class _Exposed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, opened: Tensor, memory: Tensor) -> Tensor:
+        ctx.save_for_backward(opened, memory)
+        return opened * torch.tanh(memory)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        opened, memory = ctx.saved_tensors
+        shown = torch.tanh(memory)
+        return (gradient * shown).to(opened.dtype), (gradient * opened * (1.0 - shown * shown)).to(memory.dtype)

@@ -49,9 +49,10 @@ class SpatioTemporalLSTMCell(nn.Module):
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Remembered, Remembered]:
         """Take input ``(B, inputs, ...)`` and states ``(B, hidden, ...)``; return the new h, and c and m with their increments."""
         n = self.hidden
-        from_x, from_h = self.x(x), self.h(h)
-        temporal = remember(from_x[:, : 3 * n] + from_h[:, : 3 * n], c, self.forget_bias, " of c")
-        spatial = remember(from_x[:, 3 * n : 6 * n] + self.m(m), m, self.forget_bias, " of m")
+        x_to_c, x_to_m, x_to_o = torch.split(self.x(x), [3 * n, 3 * n, n], dim=1)
+        h_to_c, h_to_o = torch.split(self.h(h), [3 * n, n], dim=1)
+        temporal = remember(x_to_c + h_to_c, c, self.forget_bias, " of c")
+        spatial = remember(x_to_m + self.m(m), m, self.forget_bias, " of m")
         memories = torch.cat([temporal.memory, spatial.memory], dim=1)
-        output_gate = gate("output", from_x[:, 6 * n :] + from_h[:, 3 * n :] + self.o(memories))
+        output_gate = gate("output", x_to_o + h_to_o + self.o(memories))
         return output_gate * torch.tanh(self.out(memories)), temporal, spatial

@@ -61,6 +61,7 @@ def _lines(report: Report) -> list[str]:
     lines += [_library(f"extra {extra}", library) for extra, libraries in report.extras.items() for library in libraries]
     lines.append(_trial("gloo", report.processes))
     lines.append(_trial("memory", report.copy))
+    lines.append(_line("kernels", report.kernels + (f" alone, because {report.no_faster}" if report.no_faster else "")))
     lines += [_trial("precision", trial) for trial in report.precisions]
     lines += [_trial("render", trial) for trial in report.films]
     return [*lines, f"fails: {'; '.join(report.failures)}" if report.failures else "all that stpredict needs works"]

@@ -15,7 +15,7 @@ from stpredict.cli.options import (
     add_card,
     add_clips,
     add_command,
-    add_device,
+    add_computing,
     add_predictors,
     add_tile,
     in_tiles,
@@ -61,7 +61,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--institution", metavar="TEXT", default="", help="who makes the product, as the product is to say")
     endings = ".nc (CF), .tif (GeoTIFF), .odim.h5 (ODIM_H5), .npz, .h5, or a film: .mp4, .gif, .png, ..."
     parser.add_argument("--out", metavar="FILE", required=True, help=f"what to write: {endings}; with --watch the folder of products")
-    add_device(parser)
+    add_computing(parser)
     add_tile(parser)
     _add_watch(parser)
     parser.set_defaults(action=_forecast)
@@ -92,7 +92,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--hold", metavar="S", type=rate, default=0.0, help="seconds that the last observed frame stands (default: 0)")
     endings = ".mp4, .webm, .gif, .webp, or .png: a strip, of several clips a contact sheet"
     parser.add_argument("--out", metavar="FILE", type=new_file, required=True, help=f"what to write: {endings}")
-    add_device(parser)
+    add_computing(parser)
     parser.set_defaults(action=_render)
 
 

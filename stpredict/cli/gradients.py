@@ -12,7 +12,7 @@ from stpredict.cli.options import (
     add_card,
     add_clips,
     add_command,
-    add_device,
+    add_computing,
     add_predictors,
     load_clips,
     load_predictors,
@@ -42,7 +42,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--relative", action="store_true", help="draw each line as a share of its first value, at lag 0")
     parser.add_argument("--out", metavar="FILE.png", type=new_file, required=True, help="write the picture")
     parser.add_argument("--json", metavar="FILE.json", type=new_file, help="write the numbers")
-    add_device(parser)
+    add_computing(parser)
     parser.set_defaults(action=_gradients)
 
 

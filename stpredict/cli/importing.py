@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpredict.cli.options import Commands, add_command, add_device, new_file, whole_number
+from stpredict.cli.options import Commands, add_command, add_computing, new_file, whole_number
 from stpredict.errors import UserError
 from stpredict.weights.facts import CHOICES, EXPLAINED
 
@@ -45,7 +45,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--mirror", metavar="URL", help="fetch from here instead of from where it was published")
     parser.add_argument("--root", metavar="FOLDER", type=Path, help="of the data that --verify scores on")
     parser.add_argument("--limit", metavar="N", type=whole_number, help="let --verify score the first N clips only")
-    add_device(parser)
+    add_computing(parser)
     parser.set_defaults(action=_import)
 
 

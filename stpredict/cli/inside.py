@@ -12,7 +12,7 @@ from stpredict.cli.options import (
     add_card,
     add_clips,
     add_command,
-    add_device,
+    add_computing,
     add_predictors,
     index,
     load_clips,
@@ -66,7 +66,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--curves", metavar="FILE.png", type=new_file, help="draw the means of the maps over time")
     parser.add_argument("--json", metavar="FILE.json", type=new_file, help="write the numbers")
-    add_device(parser)
+    add_computing(parser)
     parser.set_defaults(action=_inside)
 
 

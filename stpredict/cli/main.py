@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import stpredict
 from stpredict.cli import about, cards, doctor, elsewhere, films, gradients, importing, inside, report, runs, scoring, training
-from stpredict.cli.options import Parser
+from stpredict.cli.options import Parser, kernels_as_asked
 from stpredict.errors import UserError, nearest
 
 FAILED, ASKED_WRONGLY = 1, 2
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         parsed = _parse(sys.argv[1:] if arguments is None else arguments)
-        code: int = parsed.action(parsed)
+        with kernels_as_asked(parsed):
+            code: int = parsed.action(parsed)
         sys.stdout.flush()
         return code
     except UserError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from stpredict.predictor import Predictor
 
 DEVICES = ("auto", "cpu", "cuda")
+KERNELS = ("auto", "reference")
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,6 +129,25 @@ def add_allow_code(parser: Parser) -> None:
 def add_device(parser: Parser) -> None:
     """Add --device."""
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute; auto: cuda where there is one (default: auto)")
+
+
+def add_computing(parser: Parser) -> None:
+    """Add --device and --kernels."""
+    add_device(parser)
+    words = "convolutions on the CPU: in their fastest form, the same within rounding, or as torch has them (default: auto)"
+    parser.add_argument("--kernels", choices=KERNELS, help=words)
+
+
+@contextmanager
+def kernels_as_asked(arguments: argparse.Namespace) -> Iterator[None]:
+    """Compute with --kernels, if it is given, while a command runs."""
+    if getattr(arguments, "kernels", None) is None:
+        yield
+        return
+    from stpredict.kernels import using
+
+    with using(arguments.kernels):
+        yield
 
 
 def add_card(parser: Parser, positional: bool = False) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from stpredict.cli.options import Commands, add_allow_code, add_command, add_device, index
+from stpredict.cli.options import Commands, add_allow_code, add_command, add_computing, index
 from stpredict.cli.scoring import add_questions
 
 
@@ -31,7 +31,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--title", metavar="TEXT", help="of the page")
     parser.add_argument("--single-file", action="store_true", help="one page that holds its films; --out may then name it, page.html")
     add_allow_code(parser)
-    add_device(parser)
+    add_computing(parser)
     parser.set_defaults(action=_report)
 
 

@@ -16,7 +16,7 @@ from stpredict.cli.options import (
     add_card,
     add_clips,
     add_command,
-    add_device,
+    add_computing,
     add_predictors,
     add_tile,
     load_clips,
@@ -84,7 +84,7 @@ def add_commands(commands: Commands) -> None:
         "--out", metavar="FILE", type=new_file, action="append", default=[], help="write the scores (.json, .csv, .md or .tex); repeatable"
     )
     parser.add_argument("--per-clip", metavar="FILE.csv", type=new_file, help="write the scores of each clip")
-    add_device(parser)
+    add_computing(parser)
     parser.set_defaults(action=_evaluate)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpredict.cli.options import DEVICES, Commands, Parser, add_command, index
+from stpredict.cli.options import DEVICES, KERNELS, Commands, Parser, add_command, index
 from stpredict.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def _add_overrides(parser: Parser, named: str) -> None:
     parser.usage = f"{parser.prog} [options] {named} [--section.key VALUE ...]"
     parser.description = f"{parser.description} --section.key VALUE, wherever it stands, overrides a key of the config."
     parser.add_argument("--device", choices=DEVICES, help="short for --trainer.device")
+    parser.add_argument("--kernels", choices=KERNELS, help="short for --trainer.kernels")
     parser.add_argument(
         "--max-restarts", metavar="N", type=index, default=0, help="start all processes again up to N times when one dies (default: 0)"
     )
@@ -87,7 +88,7 @@ def _launch(arguments: argparse.Namespace, named: str, settings: Settings) -> in
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:
-    short = {"trainer.device": "device", "trainer.precision": "precision", "seed": "seed"}
+    short = {"trainer.device": "device", "trainer.precision": "precision", "trainer.kernels": "kernels", "seed": "seed"}
     given = {key: getattr(arguments, name, None) for key, name in short.items()}
     return [*(f"--{key}={value}" for key, value in given.items() if value is not None), *arguments.overrides]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from stpredict import kernels
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches, share
 from stpredict.devices import choose_device
@@ -92,7 +93,8 @@ def evaluate(
     """
     if batch_size < 1:
         raise UserError(f"batch_size is at least 1, not {batch_size}")
-    with join(choose_device(device)) as processes:
+    with ExitStack() as stack:
+        processes = stack.enter_context(join(choose_device(device)))
         evaluation = prepare(
             predictors,
             data,
@@ -109,6 +111,10 @@ def evaluate(
             save_forecasts=save_forecasts,
             device=device,
         )
+        if evaluation.device.type == "cpu" and not processes.alike(kernels.in_use):
+            stack.enter_context(kernels.using("reference"))
+            told = "The processes have different kernels, so that all computed with torch's own, as with --kernels reference"
+            evaluation = replace(evaluation, warnings=(*evaluation.warnings, told))
         return evaluation.run(processes, batch_size, workers, progress)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from stpredict.devices import carry
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
 from stpredict.losses.pixels import error
@@ -53,7 +54,7 @@ class Balanced:
         """Return the weighted sum and the number of valid pixels."""
         difference = error(predictions, targets, valid)
         known = torch.where(valid, targets, 0.0).float()
-        weights = self.weights.to(known.device)[torch.bucketize(known, self.thresholds.to(known.device), right=True)]
+        weights = carry(self.weights, known.device)[torch.bucketize(known, carry(self.thresholds, known.device), right=True)]
         total = difference.new_zeros(())
         if self.l1:
             total = total + self.l1 * (weights * difference.abs()).sum()

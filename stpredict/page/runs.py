@@ -178,7 +178,7 @@ def _machine(run: RunFolder) -> dict[str, str]:
     facts = facts if isinstance(facts, Mapping) else {}
     several = {"process": "processes", "thread": "threads"}
     counted = {"process": facts.get("processes"), "thread": facts.get("threads")}
-    device = [str(facts[name]) for name in ("device", "kernels for") if facts.get(name)]
+    device = [str(facts[name]) for name in ("device", "kernels for", "kernels") if facts.get(name)]
     device += [f"1 {word}" if count == 1 else f"{count} {several[word]}" for word, count in counted.items() if count]
     versions = [f"{name} {facts[name]}" for name in ("stpredict", "torch", "numpy") if facts.get(name)]
     if not versions and (version := _header(run).get("version")):

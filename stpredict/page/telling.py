@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import stpredict
+from stpredict import kernels
 from stpredict.devices import choose_device
 from stpredict.metrics.bootstrap import REPLICATES, draw_units, interval_of
 from stpredict.page.markup import decimals, is_interval, is_number, number
@@ -130,8 +131,8 @@ def _list(names: Sequence[str], most: int = _MOST_NAMES) -> str:
 def provenance_of(device: str, made_by: str, sheets: Sequence[Scores]) -> dict[str, str]:
     """Return what computed the numbers of a page, and the command that made it; no date, so that the same gives the same."""
     where = choose_device(device)
-    kernels = torch.cuda.get_device_name(where) if where.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    told = {"stpredict": stpredict.__version__, "torch": torch.__version__, "machine": f"{where.type} ({kernels})"}
+    unit = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{torch.backends.cpu.get_cpu_capability()}, {kernels.in_use()}"
+    told = {"stpredict": stpredict.__version__, "torch": torch.__version__, "machine": f"{where.type} ({unit})"}
     hashes = {f"hash of {name}": str(about["hash"]) for one in sheets for name, about in one.predictors.items() if about.get("hash")}
     return {**told, **hashes, "made by": made_by}
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from stpredict.errors import UserError
 from stpredict.files import write_text
 from stpredict.processes import join
 from stpredict.signals import stop_on
-from stpredict.training.continuation import changes, differences_now, exact_facts
+from stpredict.training.continuation import as_it_was, changes, differences_now, exact_facts
 from stpredict.training.progress import Stopwatch, TrainingProgress
 from stpredict.training.run import INTERRUPTED, Log, Run
 from stpredict.training.schedules import learning_rate
@@ -91,8 +91,8 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), *, progress: bool 
         said += passed_over
         if checkpoint is not None and run.done and _has_ended(settings, State.of(checkpoint, {})):
             return run
-        if checkpoint is not None and settings.trainer.threads is None and "threads" in checkpoint.facts:
-            settings = replace(settings, trainer=replace(settings.trainer, threads=int(checkpoint.facts["threads"])))
+        if checkpoint is not None:
+            settings = as_it_was(settings, checkpoint, overrides)
         work = make_work(settings, processes)
         said += [] if checkpoint is None else differences_now(checkpoint, work)
         return _fit(work, run, checkpoint, progress, said)
@@ -116,12 +116,13 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
         trackers = start_trackers(settings.run.track, run.folder, settings.to_dict(), shown.say) if first else []
         stop = stack.enter_context(stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))  # the last is SLURM's
         shown.say(f"{'going on with' if checkpoint else 'training in'} {run.folder} on {work.device}, {processes.count} process(es)")
-        for sentence in said:
+        for sentence in (*work.said, *said):
             shown.say(sentence)
 
         steps = range(state.step, trainer.max_steps)
         order = TrainingOrder(work.clips, settings.seed, steps, settings.data.batch_size, processes.rank, processes.count, trainer.overfit)
         source = stack.enter_context(closing(batches(work.clips, order, settings.data.workers)))
+        underway: deque[Outcome] = deque()
         watch, interrupted, ended = Stopwatch(state.step, state.seconds), False, _is_stale(settings, state)
         work.network.train()
         while state.step < trainer.max_steps and not (interrupted or ended):
@@ -129,16 +130,19 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
                 batch = next(source)
             looked_at = bool(trackers) and (state.step + 1) % trainer.log_every == 0
             outcome = take_step(work, state, batch, stop.asked or time.monotonic() > deadline, looked_at)
-            state.step, interrupted = state.step + 1, outcome.stop
-            if outcome.skipped:
-                _complain(work, state, shown)
+            underway.append(outcome)
+            state.step += 1
             last = state.step == trainer.max_steps
+            validates = work.validation is not None and (state.step % trainer.validate_every == 0 or last)
+            logs, saves = state.step % trainer.log_every == 0 or validates or last, _is_time_to_save(trainer, state.step) or last
+            # A GPU is given the next step before it is asked what came of this one, unless that is needed now.
+            interrupted = _settle(work, state, underway, 1 if outcome.late and not logs and not saves else 0, shown)
 
             validation: dict[str, float] = {}
-            if work.validation is not None and (state.step % trainer.validate_every == 0 or last):
+            if work.validation is not None and validates:
                 with watch.apart(), state.averaged(work.network):
                     validation = validate(work, work.validation)
-            if state.step % trainer.log_every == 0 or validation or last:
+            if logs:
                 values = _figures(work, state, outcome) | validation
                 rate, waiting = watch.lap(state.step)
                 frames = rate * settings.data.batch_size * (work.clips.context + work.clips.horizon)
@@ -157,7 +161,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
                     if log is not None:
                         with state.averaged(work.network):
                             _show_pictures(work, run, log, state.step, trackers)
-                if _is_time_to_save(trainer, state.step) or last or interrupted or ended:
+                if saves or interrupted or ended:
                     state.seconds = watch.seconds()
                     if first:
                         _save(work, run, state, writer)
@@ -198,19 +202,38 @@ def _is_stale(settings: Settings, state: State) -> bool:
     return settings.trainer.patience is not None and state.stale >= settings.trainer.patience
 
 
-def _complain(work: Work, state: State, shown: TrainingProgress) -> None:
+def _settle(work: Work, state: State, underway: deque[Outcome], left: int, shown: TrainingProgress) -> bool:
+    """Note what came of steps, of all but the newest ``left``, or of all once a process was asked to stop.
+
+    Returns:
+        whether any process was.
+
+    Raises:
+        UserError: too many steps in a row were skipped.
+    """
+    asked = False
+    while len(underway) > (0 if asked else left):
+        outcome = underway.popleft()
+        outcome.note(state)
+        asked = asked or outcome.stop
+        if outcome.skipped:
+            _complain(work, state, outcome.step, shown)
+    return asked
+
+
+def _complain(work: Work, state: State, number: int, shown: TrainingProgress) -> None:
     """Say which clips gave a loss or gradient that is not finite.
 
     Raises:
         UserError: too many steps in a row did.
     """
     size = work.settings.data.batch_size
-    step = 0 if work.settings.trainer.overfit else state.step - 1
+    step = 0 if work.settings.trainer.overfit else number - 1
     clips = global_batch(None if work.clips.endless else len(work.clips), work.settings.seed, step, size)
-    if not state.skipped_in_a_row:
-        shown.say(f"step {state.step}: too large for fp16, the loss scale is now {state.scale:g}")
+    if work.settings.trainer.precision == "fp16" and not state.skipped_in_a_row:
+        shown.say(f"step {number}: too large for fp16, the loss scale is now {state.scale:g}")
         return
-    shown.say(f"step {state.step} skipped, its loss or gradient is not finite; clips {', '.join(map(str, clips))}")
+    shown.say(f"step {number} skipped, its loss or gradient is not finite; clips {', '.join(map(str, clips))}")
     if state.skipped_in_a_row >= _MOST_SKIPPED:
         raise UserError(
             f"{_MOST_SKIPPED} steps in a row had a loss or gradient that is not finite, the last on clips {clips}: look at these clips, "

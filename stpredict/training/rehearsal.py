@@ -38,6 +38,7 @@ def rehearse(settings: Settings) -> str:
         for batch in source:
             began = time.perf_counter()
             outcome = take_step(work, state, batch, stop=False)
+            outcome.note(state)  # which waits for a GPU
             seconds.append(time.perf_counter() - began)
             state.step += 1
     each, validations = statistics.median(seconds[1:]), 0.0

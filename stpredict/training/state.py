@@ -67,6 +67,14 @@ class State:
             self.reductions, self.waited = self.reductions + 1, 0
         return False
 
+    def note(self, skipped: bool, scaled: bool) -> None:
+        """Note a step that was skipped or taken; ``scaled``: its loss had been multiplied by the scale of fp16."""
+        if not skipped:
+            self.went_well()
+        elif not scaled or not self.overflowed():
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+
     def overflowed(self) -> bool:
         """Halve the scale of fp16; return whether it could still be halved, so that the step is no failure."""
         self.unscaled = 0
@@ -85,10 +93,11 @@ class State:
         self.ema = {name: weight.detach().clone() for name, weight in network.named_parameters()}
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, decay: float) -> None:
-        """Move the average towards the weights: ``decay * average + (1 - decay) * weights``."""
+    def follow(self, network: nn.Module, decay: float, skipped: Tensor) -> None:
+        """Move the average towards the weights: ``decay * average + (1 - decay) * weights``; not after a step that was skipped."""
         for name, weight in network.named_parameters():
-            self.ema[name].lerp_(weight, 1.0 - decay)
+            average = self.ema[name]
+            average.copy_(torch.where(skipped, average, average.lerp(weight, 1.0 - decay)))
 
     @contextmanager
     def averaged(self, network: nn.Module) -> Iterator[None]:

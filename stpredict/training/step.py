@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stpredict.data.loader import share
-from stpredict.devices import autocast
+from stpredict.devices import Arriving, autocast, carry, laid_out_like
 from stpredict.draws import Draws
 from stpredict.frames import Batch
 from stpredict.gradients import layer_norms
@@ -22,23 +23,61 @@ from stpredict.training.state import State
 from stpredict.training.work import Work
 
 
-@dataclass(frozen=True)
 class Outcome:
-    """What came of a step.
+    """What came of a step; a GPU may still be at it, and whoever asks for a number waits until it is there.
 
     Attributes:
-        loss: over the global batch.
-        norm: of the whole gradient, before it was clipped.
-        skipped: the loss or the gradient was not finite, so the weights stayed as they were.
-        stop: whether any process was asked to stop.
+        step: which one, counted from 1.
+        late: whether the state knows only when :meth:`note` is called.
         norms: of the gradient of each layer, where asked for.
     """
 
-    loss: float
-    norm: float
-    skipped: bool
-    stop: bool
-    norms: dict[str, float] = field(default_factory=dict)
+    def __init__(self, step: int, passes: Sequence[_Pass], late: bool, norms: dict[str, float]) -> None:
+        self.step, self.late, self.norms, self._passes = step, late, norms, tuple(passes)
+
+    def and_then(self, other: Outcome) -> Outcome:
+        """Return what came of a step that moved the weights twice."""
+        return Outcome(self.step, (*self._passes, *other._passes), self.late, other.norms)
+
+    @cached_property
+    def _numbers(self) -> list[list[float]]:
+        return [part.numbers.read() for part in self._passes]
+
+    @property
+    def loss(self) -> float:
+        """Return the loss over the global batch, the mean of the passes."""
+        return sum(loss for loss, *_ in self._numbers) / len(self._numbers)
+
+    @property
+    def norm(self) -> float:
+        """Return the norm of the whole gradient before it was clipped, the larger one of two passes."""
+        return max(norm for _, norm, *_ in self._numbers)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the loss or the gradient of a pass was not finite, so that it moved nothing."""
+        return any(skipped for _, _, skipped, _ in self._numbers)
+
+    @property
+    def stop(self) -> bool:
+        """Whether any process was asked to stop."""
+        return any(asked for *_, asked in self._numbers)
+
+    def note(self, state: State) -> None:
+        """Let the state know, if it does not yet."""
+        for part, (_, _, skipped, _) in zip(self._passes, self._numbers, strict=True):
+            if not part.noted:
+                state.note(bool(skipped), part.scaled)
+                part.noted = True
+
+
+@dataclass
+class _Pass:
+    """One movement of the weights: its loss, norm, whether it was skipped, and whether to stop; ``scaled`` as fp16 scales losses."""
+
+    numbers: Arriving
+    scaled: bool
+    noted: bool = False
 
 
 def take_step(work: Work, state: State, batch: Batch, stop: bool, by_layer: bool = False) -> Outcome:
@@ -50,9 +89,7 @@ def take_step(work: Work, state: State, batch: Batch, stop: bool, by_layer: bool
     clips = _prepare(work, state, batch, positions)
     outcome = _update(work, state, clips, positions, stop, by_layer)
     if settings.data.reversed_pass:
-        again = _update(work, state, clips.reversed(), positions, stop, by_layer)
-        loss, norm = (outcome.loss + again.loss) / 2.0, max(outcome.norm, again.norm)
-        outcome = Outcome(loss, norm, outcome.skipped or again.skipped, outcome.stop or again.stop, again.norms)
+        outcome = outcome.and_then(_update(work, state, clips.reversed(), positions, stop, by_layer))
     return outcome
 
 
@@ -105,7 +142,7 @@ def _stretches(
     truth, valid, known = clips.truth[rows], clips.valid[rows], None if clips.known is None else clips.known[rows]
     use_truth = None
     if work.network.predicts_context:
-        use_truth = draw_truth(work.schedule, state.step + 1, draws, context, clips.horizon).to(work.device)
+        use_truth = carry(draw_truth(work.schedule, state.step + 1, draws, context, clips.horizon), work.device)
     stretches = work.along.stretches(truth, context, clips.horizon, use_truth, valid, known, draws, trainer.truncate)
     while True:
         with autocast(work.device, trainer.precision):
@@ -122,7 +159,7 @@ def _prepare(work: Work, state: State, batch: Batch, positions: Sequence[int]) -
     if crop is not None:
         batch = cut_out(batch, *crop, draws)
     truth, valid = clips.spec.scale(batch.physical(clips.packing, work.device))
-    known = None if batch.known is None else batch.known.to(work.device)
+    known = None if batch.known is None else carry(batch.known, work.device)
     if kinds:
         truth, valid, *rest = augment([truth, valid, *([] if known is None else [known])], kinds, draws)
         known = rest[0] if rest else None
@@ -143,37 +180,40 @@ def _move(
     """Sum gradients over the processes and move the weights, unless something is not finite.
 
     ``statistics`` are averaged in the same message, since each process has seen its own share of the batch; after a step that is
-    skipped they are what they were ``before``.
+    skipped they are what they were ``before``. Where the optimiser can leave out a step by itself, nobody waits to learn whether it does.
     """
     settings, processes = work.settings, work.processes
-    parameters = [parameter for group in work.optimizer.param_groups for parameter in group["params"]]
+    optimizer: Any = work.optimizer
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    asked = torch.tensor(float(stop), device=work.device)
+    asked = torch.full((), float(stop), device=work.device)
     own = [parameter.grad for parameter in parameters if parameter.grad is not None]
     *sums, loss, asked = processes.sum_flat([*own, *statistics, loss, asked])
-    gradients = sums[: len(parameters)]
+    gradients = [laid_out_like(*pair) for pair in zip(sums[: len(parameters)], parameters, strict=True)]
     for buffer, summed in zip(statistics, sums[len(parameters) :], strict=True):
         buffer.copy_(summed / processes.count)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient if scale == 1.0 else gradient.div_(scale)
     norm = torch.nn.utils.get_total_norm(gradients)
-    wrong = not (math.isfinite(loss) and math.isfinite(norm))
-    outcome = Outcome(float(loss), float(norm), wrong, bool(asked > 0), layer_norms(work.network) if by_layer else {})
-    if outcome.skipped:
-        for buffer, value in zip(statistics, before, strict=True):
-            buffer.copy_(value)
-        if scale == 1.0 or not state.overflowed():
-            state.skipped += 1
-            state.skipped_in_a_row += 1
-    else:
+    wrong = ~(torch.isfinite(loss) & torch.isfinite(norm))
+    numbers = Arriving(torch.stack([number.double() for number in (loss, norm, wrong, asked)]))
+    # The loss scale of the next step hangs on this one under fp16.
+    late = bool(optimizer.defaults.get("fused")) and settings.trainer.precision != "fp16"
+    outcome = Outcome(state.step + 1, [_Pass(numbers, scale != 1.0)], late, layer_norms(work.network) if by_layer else {})
+    for buffer, value in zip(statistics, before, strict=True):
+        buffer.copy_(torch.where(wrong, value, buffer))
+    if not late:
+        outcome.note(state)
+    if late or not outcome.skipped:
         if settings.optimizer.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, settings.optimizer.clip_norm, norm)
-        work.optimizer.step()
-        state.went_well()
+        if late:
+            optimizer.found_inf = wrong.float()  # a fused optimiser moves nothing where this is 1
+        optimizer.step()
         if settings.optimizer.ema is not None:
-            state.follow(work.network, settings.optimizer.ema)
+            state.follow(work.network, settings.optimizer.ema, wrong)
     return outcome
 
 

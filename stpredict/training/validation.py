@@ -9,11 +9,12 @@ from torch import Tensor
 
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches, collate, ordered
-from stpredict.devices import autocast
+from stpredict.devices import autocast, carry
 from stpredict.frames import Batch
 from stpredict.losses.pixels import L2
 from stpredict.render import Panel, save_curves
 from stpredict.showing import show_panels
+from stpredict.training.compiling import as_written
 from stpredict.training.run import Log, Run
 from stpredict.training.work import Work
 
@@ -41,10 +42,10 @@ def validate(work: Work, clips: ClipSet) -> dict[str, float]:
 def forecast(work: Work, clips: ClipSet, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Return forecast, truth and mask of the future, ``(B, horizon, C, H, W)``, the first two scaled."""
     truth, valid = clips.spec.scale(batch.physical(clips.packing, work.device))
-    known = None if batch.known is None else batch.known.to(work.device)
+    known = None if batch.known is None else carry(batch.known, work.device)
     context, horizon = clips.context, clips.horizon
     work.network.eval()
-    with autocast(work.device, work.settings.trainer.precision):
+    with autocast(work.device, work.settings.trainer.precision), as_written(work.settings.trainer.compile):
         predictions, _ = work.along.forward(truth[:, :context], context, horizon, None, valid[:, :context], known)
     work.network.train()
     return predictions[:, -horizon:].float(), truth[:, -horizon:], valid[:, -horizon:]

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from stpredict import extensions
+from stpredict import extensions, kernels
 from stpredict.configuration import build, settings_of
 from stpredict.data import load_data
 from stpredict.data.clips import ClipSet
-from stpredict.devices import allow_tf32, choose_device
+from stpredict.devices import choose_device, put_channels_last, tune
 from stpredict.errors import UserError
 from stpredict.losses import Loss, make_loss
 from stpredict.networks import NETWORKS, DirectNetwork, Network, RecurrentNetwork, make_network
 from stpredict.predictor import Predictor, differences, load_predictor
 from stpredict.processes import Processes
 from stpredict.sampling import SCHEDULES, GrowingHorizon, Schedule
+from stpredict.training.compiling import compile_cells
 from stpredict.training.settings import OptimizerSettings, Settings
 from stpredict.unroll import Unroll
 
@@ -48,6 +49,7 @@ class Work:
         schedule: which frames fed are true.
         growing: how many future frames a step trains on.
         optimizer: moves the weights.
+        said: what its making has to say.
     """
 
     settings: Settings
@@ -60,6 +62,7 @@ class Work:
     schedule: Schedule
     growing: GrowingHorizon
     optimizer: torch.optim.Optimizer
+    said: tuple[str, ...] = ()
 
     @property
     def network(self) -> Network:
@@ -96,7 +99,8 @@ def make_work(settings: Settings, processes: Processes) -> Work:
         device = torch.device("cuda", processes.local_rank % torch.cuda.device_count())
     if settings.trainer.threads is not None:
         torch.set_num_threads(settings.trainer.threads)
-    allow_tf32(settings.trainer.precision)
+    tune(device, settings.trainer.precision)
+    said = _choose_kernels(settings.trainer.kernels, device, processes)
     clips = _load(settings, "train")
     if settings.trainer.epochs is not None:
         steps = math.ceil(settings.trainer.epochs * len(clips) / settings.data.batch_size)
@@ -107,6 +111,8 @@ def make_work(settings: Settings, processes: Processes) -> Work:
     loss_settings = {key: value for key, value in settings.loss.items() if key != "over"}
     settings = _tell_known(settings, clips)
     network = _make_network(settings, clips).to(device)
+    if device.type == "cuda" and settings.trainer.precision != "fp32":
+        put_channels_last(network)
     if isinstance(network, DirectNetwork):
         for name in ("truncate", "recompute"):
             if getattr(settings.trainer, name):
@@ -114,6 +120,8 @@ def make_work(settings: Settings, processes: Processes) -> Work:
                 raise UserError(f"{told}, and {settings.network['name']} forecasts at once: leave it out")
     if settings.data.random_crop is not None and isinstance(network, RecurrentNetwork):
         network.initial_state(1, *(-(-side // network.patch_size) * network.patch_size for side in settings.data.random_crop))  # or refuse
+    if settings.trainer.compile:
+        compile_cells(network, settings.network["name"], device)
     return Work(
         settings,
         processes,
@@ -124,8 +132,18 @@ def make_work(settings: Settings, processes: Processes) -> Work:
         make_loss(loss_settings, clips.spec),
         build(SCHEDULES[settings.sampling.get("name", "none")], schedule_settings, where="sampling", read_elsewhere=_GROWING),
         build(GrowingHorizon, growing, where="sampling"),
-        _make_optimizer(settings.optimizer, network),
+        _make_optimizer(settings.optimizer, network, fused=device.type == "cuda"),
+        said,
     )
+
+
+def _choose_kernels(wanted: kernels.Kernels, device: torch.device, processes: Processes) -> tuple[str, ...]:
+    """Let all processes compute with the same kernels; return what is to be said of it."""
+    kernels.choose(wanted)
+    if device.type != "cpu" or processes.alike(kernels.in_use):
+        return ()
+    kernels.choose("reference")
+    return ("The processes have different kernels, so that all compute with torch's own: trainer.kernels reference",)
 
 
 def _load(settings: Settings, split: str) -> ClipSet:
@@ -203,7 +221,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
 
 
-def _make_optimizer(settings: OptimizerSettings, network: Network) -> torch.optim.Optimizer:
+def _make_optimizer(settings: OptimizerSettings, network: Network, fused: bool) -> torch.optim.Optimizer:
+    """Make the optimiser; a ``fused`` Adam can leave out a step whose gradient is not finite, and no program has to wait to learn it."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         raise UserError("The network has no weights to train")
@@ -216,7 +235,7 @@ def _make_optimizer(settings: OptimizerSettings, network: Network) -> torch.opti
             {"params": [weight for weight in parameters if id(weight) not in spared], "weight_decay": decay},
             {"params": [weight for weight in parameters if id(weight) in spared], "weight_decay": 0.0},
         ]
-    if settings.name == "sgd":
+    if settings.name == "sgd":  # torch's fused one has undefined momenta after a first step that was left out
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, betas=settings.betas, weight_decay=0.0)
+    return kind(groups, lr=rate, betas=settings.betas, weight_decay=0.0, fused=fused or None)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from stpredict import kernels
 from stpredict.errors import UserError
 from stpredict.evaluation import evaluate
 from stpredict.evaluation.clips import own_batches
@@ -135,6 +136,28 @@ def test_when_one_process_fails_none_waits_and_nothing_is_left(tmp_path: Path) -
     said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert said[0].startswith("ConnectionError Another process") and said[1] == "UserError out of luck"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.txt", "1.txt"]
+
+
+def differ(rank: int, count: int, port: int, folder: Path) -> None:
+    """Evaluate where the second process has no compiled kernels; note what is computed with, and what is said."""
+    join_group(rank, count, port)
+    kernels.in_use = lambda: ["winograd-1", "reference"][rank]
+    used = set()
+
+    class Noting(Constant):
+        def forecast(self, observed: Any, horizon: int, *, members: Any = None, known: Any = None) -> Any:
+            used.add(kernels.chosen())
+            return super().forecast(observed, horizon)
+
+    scores = evaluate(Noting(), Rain(), device="cpu")
+    (folder / f"{rank}.txt").write_text(f"{used} {kernels.chosen()} {scores.warnings}")
+
+
+def test_processes_with_different_kernels_all_use_torchs(tmp_path: Path) -> None:
+    assert exit_codes(differ, tmp_path, 2) == [0, 0]
+    for rank in range(2):
+        said = (tmp_path / f"{rank}.txt").read_text()
+        assert said.startswith("{'reference'} auto (") and "different kernels, so that all computed with torch's own" in said
 
 
 def test_each_process_has_its_share_of_the_clips() -> None:

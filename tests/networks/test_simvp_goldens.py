@@ -22,6 +22,7 @@ from stpredict.weights import import_predictor
 
 GOLDENS = Path(__file__).resolve().parents[2] / ".." / "shared" / "goldens"
 needs_goldens = pytest.mark.skipif(not GOLDENS.is_dir(), reason="the golden checkpoints of other implementations are not here")
+pytestmark = pytest.mark.reference
 INCEPU, GSTA = "openstl0_simvp_incepu", "openstl1_simvp_gsta"
 
 

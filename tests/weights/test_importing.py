@@ -20,7 +20,10 @@ from stpredict.weights import import_cells, import_predictor
 from stpredict.weights.container import read_container
 
 GOLDENS = Path(__file__).resolve().parents[2] / ".." / "shared" / "goldens"
-pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason="the golden checkpoints of other implementations are not here")
+pytestmark = [
+    pytest.mark.reference,
+    pytest.mark.skipif(not GOLDENS.is_dir(), reason="the golden checkpoints of other implementations are not here"),
+]
 
 CASES = {
     "openstl0_convlstm": ("openstl", "convlstm", {"patch_size": 4, "context": 4}),

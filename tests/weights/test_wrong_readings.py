@@ -21,7 +21,10 @@ from stpredict.unroll import rollout
 from stpredict.weights import import_predictor, predrnn_pp
 
 GOLDENS = Path(__file__).resolve().parents[2] / ".." / "shared" / "goldens"
-pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason="the golden checkpoints of other implementations are not here")
+pytestmark = [
+    pytest.mark.reference,
+    pytest.mark.skipif(not GOLDENS.is_dir(), reason="the golden checkpoints of other implementations are not here"),
+]
 
 Patch = pytest.MonkeyPatch
 

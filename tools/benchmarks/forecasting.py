@@ -1,4 +1,4 @@
-"""Forecasts: how fast they are made, and how long the command takes to start."""
+"""Forecasts: how fast they are made, with how much memory, and how long the command takes to start."""
 
 from __future__ import annotations
 
@@ -6,44 +6,53 @@ import argparse
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import stpredict
-from benchmarks.networks import network_section
-from benchmarks.timing import Row, median_seconds, seconds_of
-from stpredict.frames import FrameSpec
-from stpredict.predictor import Predictor
+from benchmarks import cases
+from benchmarks.figures import complete_row, figures_of
+from benchmarks.timing import Row, seconds_of
+from stpredict.devices import autocast
+from stpredict.kernels import using
+from stpredict.processes import Processes
+from stpredict.training.settings import Settings
+from stpredict.training.work import make_work
 
 
 def inference(options: argparse.Namespace) -> list[Row]:
-    """A forecast of one clip, and of a batch."""
-    return [_forecast(name, batch, options) for name in options.network for batch in dict.fromkeys((1, options.batch_size))]
+    """A forecast of one clip, and of a batch: its time and its memory.
+
+    The columns are those of ``step``: ``tflops`` counts the operations of the direct form, two for each multiply-add, so ``share_of_peak``
+    may be above 1 where a faster algorithm needs fewer. ``activation_mib`` is by how much the peak exceeds what is held between two
+    forecasts: weights and observed frames, which lie on the device.
+    """
+    wanted = [
+        replace(settings, data=replace(settings.data, batch_size=clips))
+        for settings in cases.asked(options)
+        for clips in dict.fromkeys((1, settings.data.batch_size))
+    ]
+    return [complete_row(cases.describe(settings), settings, measure_forecast, options.repeats) for settings in wanted]
 
 
-def _forecast(name: str, batch: int, options: argparse.Namespace) -> Row:
-    size, spec = options.size, FrameSpec(1, options.size, options.size)
-    section = network_section(name, options)
-    network: Any = stpredict.create_network(name, channels=1, frame_size=(size, size), context=options.context, **section)
-    predictor = Predictor(network, spec, options.context, options.horizon, network_name=name, network_settings={})
-    observed = _frames(batch, options.context, size)
-    seconds = median_seconds(lambda: predictor.forecast(observed, options.horizon), options.repeats)
-    return {
-        "name": name,
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-        "hidden": " ".join(map(str, options.hidden)),
-        "size": size,
-        "frames": f"{options.context} + {options.horizon}",
-        "batch_size": batch,
-        "seconds": seconds,
-        "clips_per_second": batch / seconds,
-    }
+def measure_forecast(settings: Settings, repeats: int) -> Row:
+    """Forecast in this process, a first time that does not count, and return the figures."""
+    with using(settings.trainer.kernels):
+        work = make_work(settings, Processes())
+        predictor = work.predictor({})
+        predictor.network.eval()
+        shape = (settings.data.batch_size, work.clips.context, *work.clips.spec.shape)
+        observed = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(work.device)
 
+        def take() -> torch.Tensor:
+            with autocast(work.device, settings.trainer.precision):
+                forecast: torch.Tensor = predictor.forecast(observed, work.clips.horizon)
+            return forecast
 
-def _frames(batch: int, length: int, size: int) -> torch.Tensor:
-    return torch.rand(batch, length, 1, size, size, generator=torch.Generator().manual_seed(0))
+        take()
+        return figures_of(work, take, repeats, passes=1)
 
 
 def startup(options: argparse.Namespace) -> list[Row]:

@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -65,6 +66,14 @@ class PeakMemory:
             self.extra_mib = within - self._before
         # The system's count for a process that another one started begins at what that one held, so it is the last choice.
         self.peak_mib = _maximum_mib() if within is None else max(within, earlier or 0.0)
+
+
+def peak_of(take: Callable[[], object], device: torch.device) -> PeakMemory:
+    """Watch the second of two times: memory that was taken before the first, and freed in it, would hide as much that is taken anew."""
+    for _ in range(2):
+        with PeakMemory(device) as memory:
+            take()
+    return memory
 
 
 def _told_mib(key: str) -> float | None:

@@ -1,0 +1,29 @@
+"""The one convolution that cells call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stpredict.kernels import compiled, winograd
+from stpredict.kernels.choice import chosen
+
+
+def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve with stride 1, padded so that the grid stays.
+
+    Args:
+        inputs: ``(B, C, H, W)``.
+        weight: ``(K, C, r, r)`` with r odd, or ``(K, ..., r, r)`` whose axes between make C together.
+        bias: ``(K,)``.
+
+    Returns:
+        ``(B, K, H, W)``, by the kernels that :func:`stpredict.kernels.choose` has chosen.
+    """
+    if chosen() == "auto" and not torch.compiler.is_compiling() and winograd.serves(inputs, weight):
+        library = compiled.library()
+        if library is not None:
+            return winograd.convolve(library, inputs, weight, bias)
+    rows, columns = weight.shape[-2:]
+    return functional.conv2d(inputs, weight.flatten(1, -3), bias, padding=(rows // 2, columns // 2))
