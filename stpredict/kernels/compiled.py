@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -78,26 +79,59 @@ def _library() -> Library | str:
     flags = _processor_flags()
     if "avx2" not in flags or "fma" not in flags:
         return "they are for Linux on x86-64 processors with AVX2"
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [found for found in map(shutil.which, ("gcc", "cc")) if found][:1]
+    if not compiler:
         return "there is no C compiler (gcc)"
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=True).stdout
+        version = _run([*compiler, "--version"])
+        if "clang" in version:
+            return f"{compiler[0]} is clang, whose threads are not those of torch: install gcc, or name it in CC"
+        sources = {name: Path(__file__).with_name(name).read_text() for name in _SOURCES}
+        sources["transforms.h"] = "".join(constants(form) for form in FORMS.values())
+        digest = hashlib.blake2b("\0".join([*sources.values(), flags, version, *_FLAGS]).encode(), digest_size=4).hexdigest()
+        with _folder() as folder:
+            path = folder / f"winograd-{digest}.so"
+            found = _load(path)
+            if found is None:
+                _compile(compiler, sources, path)
+                found = _load(path)
+            return found or f"{compiler[0]} made no library that can be loaded"
     except (OSError, subprocess.SubprocessError) as error:
-        return f"{compiler} does not run: {error}"
-    if "clang" in version:
-        return f"{compiler} is clang, whose threads are not those of torch: install gcc, or name it in CC"
-    sources = {name: Path(__file__).with_name(name).read_text() for name in _SOURCES}
-    sources["transforms.h"] = "".join(constants(form) for form in FORMS.values())
-    digest = hashlib.blake2b("\0".join([*sources.values(), flags, version, *_FLAGS]).encode(), digest_size=4).hexdigest()
-    with _folder() as folder:
-        path = folder / f"winograd-{digest}.so"
+        return f"{compiler[0]} could not compile them: {_in_one_line(str(error))}"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())[:300].rstrip(".")
+
+
+def _run(command: list[str]) -> str:
+    """Return what a command prints.
+
+    Raises:
+        OSError: it cannot be run, or fails.
+        subprocess.SubprocessError: it takes too long.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False)
+    if done.returncode:
+        raise OSError(f"{Path(command[0]).name} ended with {done.returncode}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have written a file or folder."""
+    about = path.stat()
+    return about.st_uid == os.getuid() and not about.st_mode & _FOREIGN_WRITERS
+
+
+def _load(path: Path) -> Library | None:
+    """Return a library that nobody else can have written, or None if there is none, or a damaged one."""
+    try:
         if not _is_ours(path):
-            failed = _compile(compiler, sources, path)
-            if failed:
-                return failed
+            return None
         functions = ctypes.CDLL(str(path))
-    return Library(path.stem, functions, functions.panel_width(), functions.lanes(), functions.together())
+        return Library(path.stem, functions, functions.panel_width(), functions.lanes(), functions.together())
+    except (OSError, AttributeError):
+        return None
 
 
 def _processor_flags() -> str:
@@ -112,11 +146,12 @@ def _processor_flags() -> str:
 def _folder() -> Iterator[Path]:
     """Where libraries are kept: ``$STPREDICT_KERNELS``, else ``stpredict/kernels`` in the user's cache; a passing one if it cannot be."""
     own, shared = os.environ.get("STPREDICT_KERNELS"), os.environ.get("XDG_CACHE_HOME")
-    folder = Path(own).expanduser() if own else (Path(shared) if shared else Path.home() / ".cache") / "stpredict" / "kernels"
     try:
+        folder = Path(own).expanduser() if own else (Path(shared) if shared else Path.home() / ".cache") / "stpredict" / "kernels"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        usable = os.access(folder, os.W_OK)
-    except OSError:
+        with tempfile.TemporaryDirectory(dir=folder):  # or it cannot be written
+            usable = _is_ours(folder)
+    except (OSError, RuntimeError):  # the second: there is no home
         usable = False
     if usable:
         yield folder
@@ -125,28 +160,17 @@ def _folder() -> Iterator[Path]:
             yield Path(passing)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether there is a library that nobody else can have written."""
-    try:
-        about = path.stat()
-    except OSError:
-        return False
-    return about.st_uid == os.getuid() and not about.st_mode & _FOREIGN_WRITERS
+def _compile(compiler: list[str], sources: dict[str, str], path: Path) -> None:
+    """Compile a library, whole or not at all.
 
-
-def _compile(compiler: str, sources: dict[str, str], path: Path) -> str:
-    """Compile a library, whole or not at all; return what failed, or nothing."""
+    Raises:
+        OSError: the compiler fails, or there is no room.
+        subprocess.SubprocessError: it takes too long.
+    """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         for name, text in sources.items():
             (Path(scratch) / name).write_text(text)
-        command = [compiler, *_FLAGS, str(Path(scratch) / _SOURCES[0]), "-o", str(made)]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-        except (OSError, subprocess.SubprocessError) as error:
-            return f"{compiler} does not run: {error}"
-        if run.returncode:
-            return f"{compiler} failed: {' '.join(run.stderr.split())[:300]}"
+        _run([*compiler, *_FLAGS, str(Path(scratch) / _SOURCES[0]), "-o", str(made)])
         made.chmod(0o700)
         made.replace(path)
-    return ""

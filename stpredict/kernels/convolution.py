@@ -21,7 +21,8 @@ def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Returns:
         ``(B, K, H, W)``, by the kernels that :func:`stpredict.kernels.choose` has chosen.
     """
-    if chosen() == "auto" and not torch.compiler.is_compiling() and winograd.serves(inputs, weight):
+    fits = bias is None or bias.shape == weight.shape[:1]
+    if fits and chosen() == "auto" and not torch.compiler.is_compiling() and winograd.serves(inputs, weight):
         library = compiled.library()
         if library is not None:
             return winograd.convolve(library, inputs, weight, bias)

@@ -7,11 +7,13 @@ transformed domain: :func:`forget` marks where a rollout begins.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -40,29 +42,61 @@ class Transformed:
         outputs: K.
         size: r.
         transformed: transformed weights.
-        gradient: what the steps of the rollout have added to the gradient of the weight so far, as C packs it.
-        anchor: an empty tensor that hangs on the weight in the graph; its gradient is what :attr:`gradient` holds.
+        sums: what the steps of the rollout have added to the gradient of the weight so far, as C packs it, of each backward pass that is
+            under way, by its number.
     """
 
     def __init__(self, library: Library, weight: Tensor) -> None:
         self.library, self.shape = library, weight.shape
         self.outputs, self.inputs, self.size = weight.shape[0], weight.shape[1:-2].numel(), weight.shape[-1]
-        self.version, self.address = weight._version, weight.data_ptr()
-        self.transformed = torch.empty(self.packed(FORMS[self.size].tile ** 2))
+        self.version, self.address, self._weight = _version(weight), weight.data_ptr(), weakref.ref(weight)
+        self.transformed = _empty(self._packed(FORMS[self.size].tile ** 2))
         self._call("transform_weights", weight.detach().contiguous(), self.transformed)
-        self.gradient: Tensor | None = None
-        self.anchor: Tensor = _Anchor.apply(weight, self)  # type: ignore[no-untyped-call]
+        self.sums: dict[int, Tensor] = {}
+        self._anchor: weakref.ref[Tensor] | None = None
+
+    def is_of(self, weight: Tensor) -> bool:
+        """Whether a weight is still what it was."""
+        return (self.version, self.address) == (_version(weight), weight.data_ptr())
+
+    def check(self) -> None:
+        """Refuse gradients of what nobody would compute now, as torch does.
+
+        Raises:
+            RuntimeError: the weight has been changed since it was used.
+        """
+        weight = self._weight()
+        if weight is not None and not self.is_of(weight):
+            raise RuntimeError("The weight of a convolution was changed in place after it was used, and before its gradient was taken")
+
+    def anchor(self, weight: Tensor) -> Tensor:
+        """Return an empty tensor that hangs on the weight in the graph, where the gradients of all its uses meet.
+
+        It lives as long as a graph needs it: if it were kept here, it would keep the weight for ever.
+        """
+        anchor = self._anchor() if self._anchor is not None else None
+        if anchor is None or not anchor.requires_grad:
+            anchor = _Anchor.apply(weight, self)  # type: ignore[no-untyped-call]
+            self._anchor = weakref.ref(anchor)
+        return anchor
+
+    def sum(self) -> Tensor:
+        """Return what the backward pass that is under way adds to."""
+        number = torch._C._current_graph_task_id()
+        if number not in self.sums:
+            self.sums[number] = torch.zeros(self._packed(self.size**2), dtype=torch.float32, device="cpu")
+        return self.sums[number]
 
     def restored(self) -> Tensor | None:
-        """Return the gradient of the weight, and begin a new sum."""
-        gradient, self.gradient = self.gradient, None
+        """Return the gradient of the weight that the backward pass under way has summed, and begin a new sum."""
+        gradient = self.sums.pop(torch._C._current_graph_task_id(), None)
         if gradient is None:
             return None
-        restored = torch.empty(self.shape)
+        restored = torch.empty(self.shape, dtype=torch.float32, device="cpu")
         self._call("unpack_gradient", gradient, restored)
         return restored
 
-    def packed(self, places: int) -> int:
+    def _packed(self, places: int) -> int:
         """Return how many numbers there are in ``(places, panels, inputs, panel)``."""
         panel = self.library.panel
         return places * self.inputs * -(-self.outputs // panel) * panel
@@ -83,10 +117,10 @@ def forget(parameters: Iterable[Tensor]) -> None:
 
 def serves(inputs: Tensor, weight: Tensor) -> bool:
     """Whether this form can compute a convolution, and is the faster one."""
-    if type(inputs) is not Tensor or not isinstance(weight, torch.nn.Parameter) or weight.device.type != "cpu":
+    if not (_is_plain(inputs) and isinstance(weight, torch.nn.Parameter) and inputs.ndim == 4 and _is_watched_by_nobody()):
         return False
     rows, columns = weight.shape[-2:]
-    if rows != columns or rows not in FORMS or weight.dtype != torch.float32 or inputs.dtype not in _TYPES or inputs.ndim != 4:
+    if rows != columns or rows not in FORMS or weight.dtype != torch.float32 or weight.device.type != "cpu" or _kind(inputs) not in _TYPES:
         return False
     channels, outputs, pixels = weight.shape[1:-2].numel(), weight.shape[0], inputs.shape[0] * inputs.shape[2] * inputs.shape[3]
     if min(channels, outputs) < _LEAST_CHANNELS or pixels * weight.numel() < _LEAST_WORK or inputs.shape[1] != channels:
@@ -94,19 +128,35 @@ def serves(inputs: Tensor, weight: Tensor) -> bool:
     return rows > 3 or pixels <= _FEW_PIXELS or channels * outputs >= _MANY_WEIGHTS
 
 
+def _is_plain(inputs: Tensor) -> bool:
+    fits = inputs.dtype == torch.float32 or (inputs.dtype in _TYPES and torch.is_autocast_enabled("cpu"))
+    return type(inputs) is Tensor and inputs.device.type == "cpu" and fits
+
+
+def _is_watched_by_nobody() -> bool:
+    """Whether operations are simply done: neither traced, nor transformed, nor counted."""
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return not (transformed or torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0)
+
+
+def _kind(inputs: Tensor) -> torch.dtype:
+    """Return the type of the numbers that a convolution of torch would give."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+
+
 def convolve(library: Library, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the convolution of ``inputs (B, C, H, W)``, channels-last; in autocast its numbers are of autocast's type."""
-    kind = inputs.dtype
-    if torch.is_autocast_enabled("cpu"):
-        kind = torch.get_autocast_dtype("cpu")
-    if kind not in _TYPES:
-        kind = torch.float32
     held = _transformed.get(weight)
-    graph = torch.is_grad_enabled() and weight.requires_grad
-    if held is None or (held.version, held.address) != (weight._version, weight.data_ptr()) or (graph and not held.anchor.requires_grad):
+    if held is None or not held.is_of(weight):
         held = _transformed[weight] = Transformed(library, weight)
-    made: Tensor = _Convolution.apply(inputs, held.anchor, bias, held, kind)  # type: ignore[no-untyped-call]
+    anchor = held.anchor(weight) if torch.is_grad_enabled() and weight.requires_grad else None
+    made: Tensor = _Convolution.apply(inputs, anchor, bias, held, _kind(inputs))  # type: ignore[no-untyped-call]
     return made
+
+
+def _version(weight: Tensor) -> int | None:
+    """Return how often a weight has been changed in place; nobody counts for those that were made in inference mode."""
+    return None if weight.is_inference() else weight._version
 
 
 class _Anchor(torch.autograd.Function):
@@ -126,34 +176,40 @@ class _Anchor(torch.autograd.Function):
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, anchor: Tensor, bias: Tensor | None, held: Transformed, kind: torch.dtype) -> Tensor:
-        if not _is_channels_last(inputs):
+    def forward(ctx: Any, inputs: Tensor, anchor: Tensor | None, bias: Tensor | None, held: Transformed, kind: torch.dtype) -> Tensor:
+        if _pixel(inputs) is None:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(inputs)
-        ctx.held = held
-        return _convolve(held, inputs, None if bias is None else bias.detach().float(), kind)
+        ctx.held, ctx.anchor = held, anchor
+        return _convolve(held, inputs, None if bias is None else bias.detach().float().contiguous(), kind)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
         (inputs,), held = ctx.saved_tensors, ctx.held
+        held.check()
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         wants_inputs, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        wants_weight = wants_weight and torch._C._will_engine_execute_node(ctx.anchor.grad_fn)
         to_inputs = _go_back(held, inputs, gradient, wants_inputs, wants_weight)
         to_bias = gradient.sum(dim=(0, 2, 3), dtype=torch.float32) if wants_bias else None
         return to_inputs, None, to_bias, None, None
 
 
-def _is_channels_last(frames: Tensor) -> bool:
-    """Whether frames ``(B, C, H, W)`` lie a pixel after the other, each with its channels, or some of its channels, together."""
-    _, channels, height, width = frames.shape
-    pixel = frames.stride(3)
-    return frames.stride() == (height * width * pixel, 1, width * pixel, pixel) and pixel >= channels
+def _pixel(frames: Tensor) -> int | None:
+    """Return how many numbers lie from one pixel of ``(B, C, H, W)`` to the next, if the channels of each lie together; else None."""
+    batch, channels, height, width = frames.shape
+    frame, _, row, column = frames.stride()
+    # Of an axis of size 1 the stride says nothing.
+    told = [column] * (width > 1) + [row // width] * (height > 1) + [frame // (height * width)] * (batch > 1)
+    pixel = told[0] if told else channels
+    wanted = zip(frames.shape, frames.stride(), (height * width * pixel, 1, width * pixel, pixel), strict=True)
+    return pixel if pixel >= channels and all(stride == right for size, stride, right in wanted if size > 1) else None
 
 
 def _convolve(held: Transformed, inputs: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
     batch, _, height, width = inputs.shape
-    made = torch.empty((batch, held.outputs, height, width), dtype=kind, memory_format=torch.channels_last)
+    made = torch.empty((batch, held.outputs, height, width), dtype=kind, device="cpu", memory_format=torch.channels_last)
     shape, scratch = _shape(held, inputs, made, backward=False)
     function = getattr(held.library.functions, f"convolve_{held.size}")
     function(_at(inputs), _at(held.transformed), _at(bias), _at(made), _at(scratch), ctypes.byref(shape))
@@ -161,13 +217,11 @@ def _convolve(held: Transformed, inputs: Tensor, bias: Tensor | None, kind: torc
 
 
 def _go_back(held: Transformed, inputs: Tensor, gradient: Tensor, wants_inputs: bool, wants_weight: bool) -> Tensor | None:
-    """Add to the gradient of the transformed weights, and return that of the inputs, each if it is wanted."""
-    made = torch.zeros(inputs.shape).contiguous(memory_format=torch.channels_last) if wants_inputs else None
-    if wants_weight and held.gradient is None:
-        held.gradient = torch.zeros(held.packed(held.size**2))
+    """Add to the gradient of the weights, and return that of the inputs, each if it is wanted."""
+    made = torch.zeros_like(inputs, dtype=torch.float32).contiguous(memory_format=torch.channels_last) if wants_inputs else None
     shape, scratch = _shape(held, inputs, gradient, backward=True)
     function = getattr(held.library.functions, f"go_back_{held.size}")
-    summed = held.gradient if wants_weight else None
+    summed = held.sum() if wants_weight else None
     function(_at(inputs), _at(gradient), _at(held.transformed), _at(made), _at(summed), _at(scratch), ctypes.byref(shape))
     return None if made is None else made.to(inputs.dtype)
 
@@ -182,9 +236,15 @@ def _shape(held: Transformed, inputs: Tensor, outputs: Tensor, backward: bool) -
     most = max(_FEWEST_TILES, min(_MOST_TILES, _SCRATCH // (form.tile**2 * channels)))
     block = -(-tiles // -(-tiles // most))  # blocks of about equal size
     half = [int(tensor.dtype == torch.bfloat16) for tensor in (inputs, outputs)]
-    shape = Shape(batch, height, width, held.inputs, held.outputs, inputs.stride(3), block, torch.get_num_threads(), *half)
+    pixel = _pixel(inputs)
+    assert pixel is not None, "frames lie channels-last"
+    shape = Shape(batch, height, width, held.inputs, held.outputs, pixel, block, torch.get_num_threads(), *half)
     products = library.together * (held.inputs * library.panel + library.lanes) if backward else 0
-    return shape, torch.empty(form.tile**2 * (block * channels + (1 + panels) * library.lanes + products))
+    return shape, _empty(form.tile**2 * (block * channels + (1 + panels) * library.lanes + products))
+
+
+def _empty(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.float32, device="cpu")
 
 
 def _at(tensor: Tensor | None) -> ctypes.c_void_p:
