@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 
 import torch
 from rich.console import Console
 
 from benchmarks.apart import NO_MEMORY, apart
-from benchmarks.memory import peak_of
+from benchmarks.memory import PeakMemory, keep_for_reuse
 from benchmarks.peak import product_peak
-from benchmarks.timing import Row, seconds_of
+from benchmarks.timing import Row, median_seconds
 from benchmarks.traffic import count_bytes
 from stpredict import kernels
 from stpredict.costs import measure_costs
@@ -57,8 +56,10 @@ def figures_of(work: Work, take: Callable[[], object], repeats: int, passes: int
         if work.device.type == "cuda":
             torch.cuda.synchronize(work.device)
 
-    seconds = statistics.median(seconds_of(finish) for _ in range(repeats))
-    memory = peak_of(finish, work.device)  # apart, since watching takes time
+    with PeakMemory(work.device) as memory:  # a time of its own, since watching takes time
+        finish()
+    keep_for_reuse()
+    seconds = median_seconds(finish, repeats)
     rate, operations, moved = work.settings.data.batch_size / seconds, *_counted(work)
     return {
         "kernels": kernels.in_use(),

@@ -14,6 +14,7 @@ import torch
 import stpredict
 from benchmarks import cases
 from benchmarks.figures import complete_row, figures_of
+from benchmarks.memory import give_back_at_once
 from benchmarks.timing import Row, seconds_of
 from stpredict.devices import autocast
 from stpredict.kernels import using
@@ -39,6 +40,7 @@ def inference(options: argparse.Namespace) -> list[Row]:
 
 def measure_forecast(settings: Settings, repeats: int) -> Row:
     """Forecast in this process, a first time that does not count, and return the figures."""
+    give_back_at_once()
     with using(settings.trainer.kernels):
         work = make_work(settings, Processes())
         predictor = work.predictor({})

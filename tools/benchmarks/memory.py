@@ -7,7 +7,6 @@ import gc
 import os
 import platform
 import resource
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +14,9 @@ import torch
 
 _MMAP_THRESHOLD = -3
 """The option of glibc's mallopt that says from how many bytes on a piece of memory is a mapping of its own."""
+
+_TRIM_THRESHOLD = -1
+"""The option that says from how many free bytes on at the heap's end they go back."""
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -50,7 +52,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before: float | None = torch.cuda.memory_allocated(self.device) / 2**20
             return self
-        _give_back()
+        give_back_at_once()
         self._earlier = _told_mib("VmHWM")
         self._before = _told_mib("VmRSS") if _forget_peak() else None
         return self
@@ -68,14 +70,6 @@ class PeakMemory:
         self.peak_mib = _maximum_mib() if within is None else max(within, earlier or 0.0)
 
 
-def peak_of(take: Callable[[], object], device: torch.device) -> PeakMemory:
-    """Watch the second of two times: memory that was taken before the first, and freed in it, would hide as much that is taken anew."""
-    for _ in range(2):
-        with PeakMemory(device) as memory:
-            take()
-    return memory
-
-
 def _told_mib(key: str) -> float | None:
     lines = _STATUS.read_text().splitlines() if _STATUS.is_file() else []
     return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{key}:")), None)
@@ -90,11 +84,24 @@ def _forget_peak() -> bool:
     return True
 
 
-def _give_back() -> None:
-    """Return freed memory to the system, from now on at once, so that what is resident is what is held, without gaps between."""
+def give_back_at_once() -> None:
+    """Let freed memory go back to the system at once, so that what is resident is what is held, without gaps between.
+
+    Whoever wants exact figures calls this before memory of any size is taken: what was taken earlier is used again, gaps and all.
+    """
+    _tell_allocator(threshold=2**16)
+
+
+def keep_for_reuse() -> None:
+    """Let freed memory be kept for the next that is taken, as the allocator comes to do by itself in a process that goes on."""
+    _tell_allocator(threshold=2**25)
+
+
+def _tell_allocator(threshold: int) -> None:
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 2**16)
+        library.mallopt(_MMAP_THRESHOLD, threshold)
+        library.mallopt(_TRIM_THRESHOLD, 2 * threshold)
         library.malloc_trim(0)
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks import cases
 from benchmarks.apart import NO_MEMORY, apart
 from benchmarks.interleaving import interleaved, median_of, median_ratio
-from benchmarks.memory import peak_of
+from benchmarks.memory import PeakMemory, give_back_at_once
 from benchmarks.timing import Row
 from benchmarks.turns import Comparison, Task, Turn, our_turn, their_turn
 from stpredict.errors import UserError
@@ -104,10 +104,13 @@ def measure_times(comparison: Comparison, rounds: int) -> Row:
 
 def measure_memory(turn_of: Callable[[Comparison], Turn], comparison: Comparison) -> float | None:
     """Return by how much the memory of a turn exceeds, at its peak, what is held between two turns; None where that is not told."""
+    give_back_at_once()
     with _computing(comparison):
         turn = turn_of(comparison)
         turn.take()  # until the optimiser has its state
-        return peak_of(turn.take, turn.device).extra_mib
+        with PeakMemory(turn.device) as memory:
+            turn.take()
+    return memory.extra_mib
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import argparse
 
 from benchmarks import cases
 from benchmarks.figures import complete_row, figures_of
+from benchmarks.memory import give_back_at_once
 from benchmarks.timing import Row
 from stpredict.data.loader import collate
 from stpredict.kernels import using
@@ -42,6 +43,7 @@ def _describe(settings: Settings) -> Row:
 
 def measure_step(settings: Settings, repeats: int) -> Row:
     """Take steps in this process, a first one that does not count, and return their figures."""
+    give_back_at_once()
     with using(settings.trainer.kernels):
         work, state = make_work(settings, Processes()), State()
         if settings.optimizer.ema is not None:
