@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stpredict.cells.gates import Gates, gate
-from stpredict.cells.stlstm import remember
+from stpredict.cells.remembering import expose, remember
 
 TemporalFrom = Literal["cell", "memory"]
 
@@ -46,13 +46,12 @@ class CausalLSTMCell(nn.Module):
         x_to_c, xi, xf, xg, xo = torch.split(self.x(x), [3 * n, n, n, n, n], dim=1)
         h_to_c, ho = torch.split(self.h(h), [3 * n, n], dim=1)
         c_to_c = self.c(m if self.temporal_from == "memory" else c)
-        c = remember(x_to_c + h_to_c + c_to_c, c, self.forget_bias, " of c").memory
+        c = remember(torch.chunk(x_to_c + h_to_c + c_to_c, 3, dim=1), c, self.forget_bias, " of c").memory
         mi, mf, transformed = torch.chunk(self.m(m), 3, dim=1)
         ci, cg, cf, co = torch.chunk(self.c2m(c), 4, dim=1)
-        kept = gate("forget of m", xf + mf + cf + self.forget_bias) * torch.tanh(transformed)
-        m = kept + gate("input of m", xi + mi + ci) * torch.tanh(xg + cg)
-        output_gate = gate("output", xo + ho + co + self.m2o(m), torch.tanh)
-        return output_gate * torch.tanh(self.out(torch.cat([c, m], dim=1))), c, m
+        m = remember((xi + mi + ci, xf + mf + cf, xg + cg), torch.tanh(transformed), self.forget_bias, " of m").memory
+        h = expose(xo + ho + co + self.m2o(m), self.out(torch.cat([c, m], dim=1)), torch.tanh)
+        return h, c, m
 
 
 class GradientHighwayUnit(nn.Module):

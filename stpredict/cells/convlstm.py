@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates, expose, gate
+from stpredict.cells.gates import Gates, gate
+from stpredict.cells.remembering import expose, remember
 from stpredict.errors import UserError
 
 HiddenFrom = Literal["cell", "candidate"]
@@ -50,9 +51,9 @@ class ConvLSTMCell(nn.Module):
         i, f, g, o = torch.chunk(self.x(x) + self.h(h), 4, dim=1)
         if self.peephole:
             i, f = i + self.peep_i * c, f + self.peep_f * c
-        g = torch.tanh(g)
-        c = gate("forget", f + self.forget_bias) * c + gate("input", i) * g
-        if self.peephole:
-            o = o + self.peep_o * c
-        o = gate("output", o)
-        return expose(o, c) if self.hidden_from == "cell" else o * g, c
+        if self.hidden_from == "candidate":
+            g = torch.tanh(g)
+            c = gate("forget", f + self.forget_bias) * c + gate("input", i) * g
+            return gate("output", o if not self.peephole else o + self.peep_o * c) * g, c
+        c = remember((i, f, g), c, self.forget_bias).memory
+        return expose(o if not self.peephole else o + self.peep_o * c, c, kept=True), c

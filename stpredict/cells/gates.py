@@ -115,6 +115,11 @@ def gate(name: str, inputs: Tensor, activation: Callable[[Tensor], Tensor] = tor
     return opened
 
 
+def is_watched() -> bool:
+    """Whether somebody is watching the gates."""
+    return bool(_watchers)
+
+
 @contextmanager
 def watching_gates(watcher: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Give every gate of every cell in this process to ``watcher``, with its name, while the context lasts."""
@@ -123,24 +128,3 @@ def watching_gates(watcher: Callable[[str, Tensor], None]) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watcher)
-
-
-def expose(opened: Tensor, memory: Tensor) -> Tensor:
-    """Return ``opened . tanh(memory)``: what an output gate shows of a memory; for gradients the tanh is computed again, not kept."""
-    if not (torch.is_grad_enabled() and (opened.requires_grad or memory.requires_grad)):
-        return opened * torch.tanh(memory)
-    exposed: Tensor = _Exposed.apply(opened, memory)  # type: ignore[no-untyped-call]
-    return exposed
-
-
-class _Exposed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, opened: Tensor, memory: Tensor) -> Tensor:
-        ctx.save_for_backward(opened, memory)
-        return opened * torch.tanh(memory)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        opened, memory = ctx.saved_tensors
-        shown = torch.tanh(memory)
-        return (gradient * shown).to(opened.dtype), (gradient * opened * (1.0 - shown * shown)).to(memory.dtype)

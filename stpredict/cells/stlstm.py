@@ -5,29 +5,11 @@ Source: Wang et al., PredRNN (NeurIPS 2017); the form of predrnn-pytorch and Ope
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates, gate
-
-
-class Remembered(NamedTuple):
-    """A memory after one step, and what the step has added to it."""
-
-    memory: Tensor
-    increment: Tensor
-
-
-def remember(gates: Tensor, memory: Tensor, forget_bias: float, of: str = "") -> Remembered:
-    """Return ``f . memory + i . g`` and ``i . g`` from gates side by side in the order i, f, g, before their sigmoid and tanh.
-
-    Gates are called input and forget, and ``of`` says of which memory, if there is more than one.
-    """
-    i, f, g = torch.chunk(gates, 3, dim=1)
-    increment = gate(f"input{of}", i) * torch.tanh(g)
-    return Remembered(gate(f"forget{of}", f + forget_bias) * memory + increment, increment)
+from stpredict.cells.gates import Gates
+from stpredict.cells.remembering import Remembered, expose, remember
 
 
 class SpatioTemporalLSTMCell(nn.Module):
@@ -51,8 +33,9 @@ class SpatioTemporalLSTMCell(nn.Module):
         n = self.hidden
         x_to_c, x_to_m, x_to_o = torch.split(self.x(x), [3 * n, 3 * n, n], dim=1)
         h_to_c, h_to_o = torch.split(self.h(h), [3 * n, n], dim=1)
-        temporal = remember(x_to_c + h_to_c, c, self.forget_bias, " of c")
-        spatial = remember(x_to_m + self.m(m), m, self.forget_bias, " of m")
+        temporal = remember(torch.chunk(x_to_c + h_to_c, 3, dim=1), c, self.forget_bias, " of c")
+        spatial = remember(torch.chunk(x_to_m + self.m(m), 3, dim=1), m, self.forget_bias, " of m")
         memories = torch.cat([temporal.memory, spatial.memory], dim=1)
-        output_gate = gate("output", x_to_o + h_to_o + self.o(memories))
-        return output_gate * torch.tanh(self.out(memories)), temporal, spatial
+        h = expose(x_to_o + h_to_o + self.o(memories), self.out(memories))
+        c, m = torch.chunk(memories, 2, dim=1)  # so that they are held once
+        return h, Remembered(c, temporal.increment), Remembered(m, spatial.increment)

@@ -28,3 +28,10 @@ def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
             return winograd.convolve(library, inputs, weight, bias)
     rows, columns = weight.shape[-2:]
     return functional.conv2d(inputs, weight.flatten(1, -3), bias, padding=(rows // 2, columns // 2))
+
+
+def may_replace(*tensors: Tensor) -> bool:
+    """Whether a fast form may stand for operations of torch on these: plain float32 on a CPU, where ``auto`` is chosen."""
+    if chosen() != "auto" or torch.compiler.is_compiling() or not winograd.is_watched_by_nobody():
+        return False
+    return all(type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)

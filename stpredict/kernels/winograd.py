@@ -117,7 +117,7 @@ def forget(parameters: Iterable[Tensor]) -> None:
 
 def serves(inputs: Tensor, weight: Tensor) -> bool:
     """Whether this form can compute a convolution, and is the faster one."""
-    if not (_is_plain(inputs) and isinstance(weight, torch.nn.Parameter) and inputs.ndim == 4 and _is_watched_by_nobody()):
+    if not (_is_plain(inputs) and isinstance(weight, torch.nn.Parameter) and inputs.ndim == 4 and is_watched_by_nobody()):
         return False
     rows, columns = weight.shape[-2:]
     if rows != columns or rows not in FORMS or weight.dtype != torch.float32 or weight.device.type != "cpu" or _kind(inputs) not in _TYPES:
@@ -136,7 +136,7 @@ def _is_plain(inputs: Tensor) -> bool:
     return type(inputs) is Tensor and inputs.device.type == "cpu" and fits
 
 
-def _is_watched_by_nobody() -> bool:
+def is_watched_by_nobody() -> bool:
     """Whether operations are simply done: neither traced, nor transformed, nor counted."""
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     return not (transformed or torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0)

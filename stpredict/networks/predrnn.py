@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stpredict.cells.gates import zeros
-from stpredict.cells.stlstm import Remembered, SpatioTemporalLSTMCell
+from stpredict.cells.remembering import Remembered
+from stpredict.cells.stlstm import SpatioTemporalLSTMCell
 from stpredict.errors import UserError
 from stpredict.networks.contract import Constants
 from stpredict.networks.stacked import StackedNetwork, StackSettings, dropped, masks_of
