@@ -353,3 +353,10 @@ def test_the_median_is_of_warm_runs(benchmark: ModuleType, monkeypatch: pytest.M
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     assert timing.median_seconds(work, 3) == 2.0
+
+
+def test_commands_in_the_text_on_performance_are_right(benchmark: ModuleType) -> None:
+    lines = [line.split() for line in (ROOT / "PERFORMANCE.md").read_text().splitlines() if line.startswith("python tools/benchmark.py")]
+    assert len(lines) >= 5
+    for _, _, *words in lines:
+        assert benchmark._parser().parse_args(words).benchmark == words[0]

@@ -79,7 +79,7 @@ class _Remember(torch.autograd.Function):
         i, f, g = torch.sigmoid(i), torch.sigmoid(f + forget_bias), torch.tanh(g)
         ctx.save_for_backward(*_pack(i), *_pack(f), *_pack(g), memory)
         increment = i * g
-        return torch.addcmul(increment, f, memory), increment
+        return f * memory + increment, increment
 
     @staticmethod
     @once_differentiable

@@ -31,7 +31,7 @@ def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 
 def may_replace(*tensors: Tensor) -> bool:
-    """Whether a fast form may stand for operations of torch on these: plain float32 on a CPU, where ``auto`` is chosen."""
-    if chosen() != "auto" or torch.compiler.is_compiling() or not winograd.is_watched_by_nobody():
+    """Whether a fast form may stand for operations of torch on these: plain float32 on a CPU, where ``auto`` is chosen and to be had."""
+    if chosen() != "auto" or torch.compiler.is_compiling() or not winograd.is_watched_by_nobody() or compiled.library() is None:
         return False
     return all(type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)

@@ -34,7 +34,7 @@ _FEW_PIXELS, _MANY_WEIGHTS = 1 << 12, 1 << 14
 
 
 class Transformed:
-    """The weights of one convolution in the transformed domain, through one rollout.
+    """The weights of one convolution in the transformed domain, through one rollout, or through forecasts for as long as they stay.
 
     Attributes:
         shape: of the weight, ``(K, ..., r, r)``.
@@ -44,6 +44,8 @@ class Transformed:
         transformed: transformed weights.
         sums: what the steps of the rollout have added to the gradient of the weight so far, as C packs it, of each backward pass that is
             under way, by its number.
+        source: a copy of the weight, of those that are for forecasts.
+        is_trusted: False when the weight has to be compared with that copy before it is used again.
     """
 
     def __init__(self, library: Library, weight: Tensor) -> None:
@@ -53,11 +55,17 @@ class Transformed:
         self.transformed = _empty(self._packed(FORMS[self.size].tile ** 2))
         self._call("transform_weights", weight.detach().contiguous(), self.transformed)
         self.sums: dict[int, Tensor] = {}
+        self.source = None if torch.is_grad_enabled() else weight.detach().clone()
+        self.is_trusted = True
         self._anchor: weakref.ref[Tensor] | None = None
 
     def is_of(self, weight: Tensor) -> bool:
-        """Whether a weight is still what it was."""
-        return (self.version, self.address) == (_version(weight), weight.data_ptr())
+        """Whether a weight is still what it was; nobody counts changes that are made through ``.data``."""
+        if (self.version, self.address) != (_version(weight), weight.data_ptr()):
+            return False
+        if not self.is_trusted:
+            self.is_trusted = self.source is not None and torch.equal(self.source, weight)
+        return self.is_trusted
 
     def check(self) -> None:
         """Refuse gradients of what nobody would compute now, as torch does.
@@ -110,9 +118,13 @@ _transformed: MutableMapping[Tensor, Transformed] = WeakTensorKeyDictionary()
 
 
 def forget(parameters: Iterable[Tensor]) -> None:
-    """Forget the transformed weights of earlier rollouts."""
+    """Forget the transformed weights of earlier rollouts: for gradients always, for forecasts if the weights are not what they were."""
     for parameter in parameters:
-        _transformed.pop(parameter, None)
+        held = _transformed.get(parameter)
+        if held is not None and held.source is not None and not torch.is_grad_enabled():
+            held.is_trusted = False
+        else:
+            _transformed.pop(parameter, None)
 
 
 def serves(inputs: Tensor, weight: Tensor) -> bool:

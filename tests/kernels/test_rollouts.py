@@ -39,8 +39,8 @@ FORMS: dict[str, dict[str, Any]] = {
 """What makes convolutions of every network large enough; those of SimVP are torch's own."""
 
 STEPS = 5
-BOUND = 1.5e-5
-"""Of the largest number of a tensor."""
+BOUND = 3e-5
+"""Of the largest number of a tensor: gates are kept in 16 bits for gradients."""
 
 
 def make(name: str = "convlstm", **more: Any) -> Network:
@@ -106,7 +106,8 @@ def test_norms_enlarge_the_error_as_they_do_that_of_torch(name: str, norm: str) 
     exact = reference(copy.deepcopy(network).double(), frames.double())
     for part, right in exact.items():
         ours, theirs = ((result[part] - right).square().mean().sqrt().item() for result in (found, usual))
-        assert ours <= 30 * theirs, f"{part}: {ours:.1e} against {theirs:.1e}"
+        bound = 60 if part else 30  # for gradients gates, too, are kept in 16 bits
+        assert ours <= bound * theirs, f"{part}: {ours:.1e} against {theirs:.1e}"
 
 
 def test_backward_twice_and_accumulated() -> None:
