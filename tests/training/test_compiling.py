@@ -68,10 +68,10 @@ def as_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_compiled_run_is_saved_and_goes_on_as_any(network: dict[str, Any], tmp_path: Path, as_traced: None) -> None:
     from torch._dynamo.utils import counters
 
-    train(make_settings(tiny(tmp_path / "plain", network=network)), progress=False)
+    train(make_settings(tiny(tmp_path / "plain", network=network, trainer={"kernels": "reference"})), progress=False)
     torch.compiler.reset()
     counters.clear()
-    train(make_settings(tiny(tmp_path / "compiled", network=network, trainer={"compile": True})), progress=False)
+    train(make_settings(tiny(tmp_path / "compiled", network=network, trainer={"kernels": "reference", "compile": True})), progress=False)
     forms = counters["stats"]["unique_graphs"]
     assert 3 <= forms <= 12 and not counters["graph_break"], "a form of each layer for each step would be 24 and more"
     (tensors, rows), (expected, expected_rows) = end_of(tmp_path / "compiled"), end_of(tmp_path / "plain")
@@ -79,7 +79,10 @@ def test_a_compiled_run_is_saved_and_goes_on_as_any(network: dict[str, Any], tmp
     assert rows == expected_rows
     saved = [safetensors.torch.load_file(tmp_path / name / "last.safetensors") for name in ("compiled", "plain")]
     assert saved[0].keys() == saved[1].keys() and load_predictor(tmp_path / "compiled").network.training is False
-    train(make_settings(tiny(tmp_path / "parts", network=network, trainer={"max_steps": 2, "compile": True})), progress=False)
+    train(
+        make_settings(tiny(tmp_path / "parts", network=network, trainer={"kernels": "reference", "max_steps": 2, "compile": True})),
+        progress=False,
+    )
     resume(tmp_path / "parts", ["--trainer.max_steps=4"], progress=False)
     again, _ = end_of(tmp_path / "parts")
     assert all(torch.equal(again[name], expected[name]) for name in expected)
