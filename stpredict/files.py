@@ -48,6 +48,18 @@ _TYPES = {
 """What ``.safetensors`` calls the types of torch; tested against its library."""
 
 
+def cache_folder(name: str, variable: str) -> Path:
+    """Return the folder that an environment variable names, else ``stpredict/<name>`` in the user's cache folder.
+
+    Raises:
+        RuntimeError: neither the variable nor the system says where the user's files are.
+    """
+    own, shared = os.environ.get(variable), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).expanduser()
+    return (Path(shared) if shared else Path.home() / ".cache") / "stpredict" / name
+
+
 def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -22,7 +22,7 @@ import numpy as np
 
 import stpredict
 from stpredict.errors import UserError
-from stpredict.files import write_text
+from stpredict.files import cache_folder, write_text
 
 T = TypeVar("T")
 
@@ -37,11 +37,7 @@ _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, Recursio
 
 def index_folder() -> Path | None:
     """Return where indexes are kept: ``$STPREDICT_INDEX`` (``off``: nowhere), else ``stpredict/index`` in the user's cache folder."""
-    own = os.environ.get("STPREDICT_INDEX")
-    if own:
-        return None if own == "off" else Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "stpredict" / "index"
+    return None if os.environ.get("STPREDICT_INDEX") == "off" else cache_folder("index", "STPREDICT_INDEX")
 
 
 def index_name(kind: str, *about: object) -> str:

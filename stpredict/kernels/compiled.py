@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stpredict.files import cache_folder
 from stpredict.kernels.transforms import constants, winograd
 
 FORMS = {3: winograd(4, 3), 5: winograd(4, 5)}
@@ -145,9 +146,8 @@ def _processor_flags() -> str:
 @contextmanager
 def _folder() -> Iterator[Path]:
     """Where libraries are kept: ``$STPREDICT_KERNELS``, else ``stpredict/kernels`` in the user's cache; a passing one if it cannot be."""
-    own, shared = os.environ.get("STPREDICT_KERNELS"), os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = Path(own).expanduser() if own else (Path(shared) if shared else Path.home() / ".cache") / "stpredict" / "kernels"
+        folder = cache_folder("kernels", "STPREDICT_KERNELS")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder):  # or it cannot be written
             usable = _is_ours(folder)

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import stpredict
+from stpredict import files
 from stpredict.errors import UserError
 from stpredict.files import write_text
 from stpredict.weights.catalogue import Published
@@ -33,11 +34,7 @@ _ATTEMPTS = 5
 
 def cache_folder() -> Path:
     """Return where downloads are kept: ``$STPREDICT_CACHE``, else ``stpredict/weights`` in the user's cache folder."""
-    own = os.environ.get("STPREDICT_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "stpredict" / "weights"
+    return files.cache_folder("weights", "STPREDICT_CACHE")
 
 
 def download(published: Published, mirror: str | None = None, progress: bool = False) -> Path:
