@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from stpredict.cells.eidetic import EideticLSTMCell, from_tokens, recall_shares
+from stpredict.cells.attention import shares as shares_of
+from stpredict.cells.eidetic import EideticLSTMCell, from_tokens, to_tokens
 from stpredict.cells.gates import watching_gates
 from stpredict.data.clips import ClipSet
 from stpredict.data.loader import collate
@@ -254,7 +255,7 @@ class _Observed(WatchedNetwork):
         if name == "recall" and isinstance(module, EideticLSTMCell):
             _, _, c, _, pool = inputs
             opened = opened.expand_as(c)
-            shares = recall_shares(opened, pool, module.tokens).double()
+            shares = shares_of(to_tokens(opened, module.tokens), pool).double()
             ages = shares @ torch.arange(len(pool), 0, -1, dtype=torch.float64, device=shares.device)
             features = ages[:, :, None].expand(-1, -1, opened[0].numel() // ages.shape[1])
             self._keep(self.ages, layer, name, from_tokens(features, opened.shape, module.tokens), self.steps)

@@ -15,7 +15,8 @@ from torch.nn import functional
 from stpredict import load_data, rollout
 from stpredict.baselines import BASELINES
 from stpredict.cells import gates
-from stpredict.cells.eidetic import recall_shares, to_tokens
+from stpredict.cells.attention import shares
+from stpredict.cells.eidetic import to_tokens
 from stpredict.cells.stlstm import SpatioTemporalLSTMCell
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
@@ -215,9 +216,10 @@ def test_the_recall_as_worked_out_by_hand(form: dict[str, Any]) -> None:
 
 def test_shares_are_the_same_a_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     gate, pool = torch.rand(2, 3, 2, 4, 5), tuple(to_tokens(torch.randn(2, 3, 2, 4, 5), "positions") for _ in range(3))
-    whole = recall_shares(gate, pool, "positions")
-    monkeypatch.setattr("stpredict.cells.eidetic._SCORES", 500)
-    torch.testing.assert_close(recall_shares(gate, pool, "positions"), whole, rtol=0, atol=1e-6)
+    query = to_tokens(gate, "positions")
+    whole = shares(query, pool)
+    monkeypatch.setattr("stpredict.cells.attention._SCORES", 500)
+    torch.testing.assert_close(shares(query, pool), whole, rtol=0, atol=1e-6)
     assert whole.shape == (2, 40, 3)
     torch.testing.assert_close(whole.sum(dim=2), torch.ones(2, 40))
 

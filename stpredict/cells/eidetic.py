@@ -12,17 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from stpredict.cells.attention import attend
 from stpredict.cells.gates import Gates, gate
 from stpredict.errors import UserError
 from stpredict.kernels import convolve
 
 Memory = Literal["updated", "frozen"]
 Tokens = Literal["positions", "rows"]
-
-_SCORES = 1 << 22
-"""How many scores :func:`recall_shares` holds at a time."""
 
 
 class StretchedConvolution(nn.Conv3d):
@@ -154,31 +151,7 @@ class EideticLSTMCell(nn.Module):
 
 def recall(opened: Tensor, pool: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
     """Return what the gate r ``(B, hidden, D, H, W)`` recalls from a pool of :func:`to_tokens`, of the gate's shape."""
-    query = to_tokens(opened, tokens)
-    # Recomputed for gradients, so that no step keeps a copy of the whole pool.
-    if torch.is_grad_enabled() and query.requires_grad:
-        found: Tensor = checkpoint(_attend, query, *pool, use_reentrant=False)
-    else:
-        found = _attend(query, *pool)
-    return from_tokens(found, opened.shape, tokens)
-
-
-def recall_shares(opened: Tensor, pool: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
-    """Return which share of what each token of the gate r recalls comes from each memory of a pool.
-
-    It is the softmax of :func:`recall`, summed over the tokens of a memory.
-
-    Returns:
-        ``(B, N, len(pool))``, a sum of 1 for each of the N tokens.
-    """
-    query = to_tokens(opened, tokens)
-    with torch.autocast(query.device.type, enabled=False):
-        wanted = _full(query)
-        keys = torch.cat(pool, dim=1).to(wanted.dtype).transpose(1, 2)
-        # A few tokens at a time, since their scores of a long pool are many.
-        few = max(1, _SCORES // keys.shape[2])
-        shares = (torch.softmax(part @ keys, dim=2) for part in torch.split(wanted, few, dim=1))
-        return torch.cat([part.reshape(*part.shape[:2], len(pool), -1).sum(dim=3) for part in shares], dim=1)
+    return from_tokens(attend(to_tokens(opened, tokens), pool), opened.shape, tokens)
 
 
 def to_tokens(memory: Tensor, tokens: Tokens) -> Tensor:
@@ -191,15 +164,3 @@ def to_tokens(memory: Tensor, tokens: Tokens) -> Tensor:
 def from_tokens(found: Tensor, shape: torch.Size, tokens: Tokens) -> Tensor:
     """Return tokens ``(B, D*H*W, C)`` as a memory of the shape (B, C, D, H, W)."""
     return found.reshape(shape) if tokens == "rows" else found.transpose(1, 2).reshape(shape)
-
-
-def _attend(query: Tensor, *pool: Tensor) -> Tensor:
-    """Return softmax(Q K^T) K, unscaled, of tokens ``(B, N, features)``; half precision is left, since the products are large."""
-    with torch.autocast(query.device.type, enabled=False):
-        wanted = _full(query)
-        keys = torch.cat(pool, dim=1).to(wanted.dtype)[:, None]
-        return functional.scaled_dot_product_attention(wanted[:, None], keys, keys, scale=1.0)[:, 0].to(query.dtype)
-
-
-def _full(query: Tensor) -> Tensor:
-    return query.float() if query.dtype in (torch.bfloat16, torch.float16) else query

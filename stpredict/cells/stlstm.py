@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stpredict.cells.gates import Gates
-from stpredict.cells.remembering import Remembered, expose, remember
+from stpredict.cells.remembering import Remembered, expose, remember_together
 
 
 class SpatioTemporalLSTMCell(nn.Module):
@@ -33,9 +33,8 @@ class SpatioTemporalLSTMCell(nn.Module):
         n = self.hidden
         x_to_c, x_to_m, x_to_o = torch.split(self.x(x), [3 * n, 3 * n, n], dim=1)
         h_to_c, h_to_o = torch.split(self.h(h), [3 * n, n], dim=1)
-        temporal = remember(torch.chunk(x_to_c + h_to_c, 3, dim=1), c, self.forget_bias, " of c")
-        spatial = remember(torch.chunk(x_to_m + self.m(m), 3, dim=1), m, self.forget_bias, " of m")
-        memories = torch.cat([temporal.memory, spatial.memory], dim=1)
+        gates = [torch.chunk(x_to_c + h_to_c, 3, dim=1), torch.chunk(x_to_m + self.m(m), 3, dim=1)]
+        memories, of_c, of_m = remember_together(gates, [c, m], self.forget_bias, [" of c", " of m"])
         h = expose(x_to_o + h_to_o + self.o(memories), self.out(memories))
-        c, m = torch.chunk(memories, 2, dim=1)  # so that they are held once
-        return h, Remembered(c, temporal.increment), Remembered(m, spatial.increment)
+        c, m = torch.chunk(memories, 2, dim=1)
+        return h, Remembered(c, of_c), Remembered(m, of_m)

@@ -58,8 +58,10 @@ def test_values_are_torchs_and_gradients_are_off_by_little(name: str, scale: flo
     made, found = gradients(compute, inputs, weights)
     _, exact = gradients(formula, [tensor.double() for tensor in inputs], weights)
     assert torch.equal(made, formula(*inputs))
+    # An increment that is told from two memories is as exact as they are large.
+    bound = 1e-4 * max(1.0, scale / 2.0)
     for gradient, right in zip(found, exact, strict=True):
-        assert (gradient - right).abs().max() <= 1e-4 * right.abs().max()
+        assert (gradient - right).abs().max() <= bound * right.abs().max()
     with kernels.using("reference"):
         _, plain = gradients(compute, inputs, weights)
     assert any(not torch.equal(*pair) for pair in zip(found, plain, strict=True))
@@ -81,13 +83,16 @@ def kept(compute: Compute, inputs: list[Tensor]) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize(("name", "halves"), [("remember", 3), ("expose", 2), ("expose a state", 1), ("expose by tanh", 2)])
-def test_two_bytes_a_gate_are_kept(name: str, halves: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "halves", "plain"),
+    [("remember", 2 + 2, 6), ("expose", 2, 4), ("expose a state", 1, 4), ("expose by tanh", 2, 4)],  # 2: the new memory, a state
+)
+def test_two_bytes_a_gate_are_kept(name: str, halves: int, plain: int) -> None:
     compute, _, count = PAIRS[name]
     each = torch.Size(SHAPE).numel() * 2
     assert halves * each <= kept(compute, numbers(count)) < halves * each + 64
     with kernels.using("reference"):
-        assert kept(compute, numbers(count)) >= 2 * halves * each
+        assert kept(compute, numbers(count)) == plain * each
 
 
 def test_gates_of_one_value_and_of_none() -> None:
