@@ -13,9 +13,7 @@ from stpredict.data.clips import ClipSet
 from stpredict.data.loader import batches
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
-from stpredict.motion import advect, estimate_motion
-
-_MOVING_FRAMES = 3  # from which motion is taken: older ones moved otherwise
+from stpredict.motion import NEWEST, advect, hold, motion_and_last
 
 
 class Memory(ABC):
@@ -180,17 +178,13 @@ class TrainingMean(Baseline):
 
 class _Moving(Memory):
     def __init__(self, frames: Tensor) -> None:
-        self.newest = frames[:, -_MOVING_FRAMES:]
+        self.newest = frames[:, -NEWEST:]
 
     def add(self, frames: Tensor) -> None:
-        self.newest = torch.cat([self.newest, frames], 1)[:, -_MOVING_FRAMES:]
+        self.newest = torch.cat([self.newest, frames], 1)[:, -NEWEST:]
 
     def frames(self, horizon: int) -> Tensor:
-        motion = estimate_motion(self.newest.nanmean(2))
-        last = self.newest[:, 0]
-        for frame in self.newest[:, 1:].unbind(1):
-            lost = frame.isnan() & ~last.isnan()
-            last = torch.where(lost, advect(last, motion, 1)[:, 0], frame) if lost.any() else frame
+        motion, last = motion_and_last(self.newest)
         return advect(last, motion, horizon)
 
 
@@ -200,10 +194,7 @@ class _Newest(Memory):
         self.add(frames)
 
     def add(self, frames: Tensor) -> None:
-        candidates = torch.cat([self.newest.unsqueeze(1), frames], 1)
-        ages = torch.arange(candidates.shape[1], device=frames.device).view(1, -1, 1, 1, 1)
-        last_valid = torch.where(torch.isnan(candidates), 0, ages).amax(1, keepdim=True)
-        self.newest = candidates.gather(1, last_valid)[:, 0]
+        self.newest = hold(torch.cat([self.newest.unsqueeze(1), frames], 1))[:, -1]
 
     def frames(self, horizon: int) -> Tensor:
         return _repeat(self.newest, horizon)

@@ -134,15 +134,16 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             base = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else find_yaml("configs", name)
         except UserError as error:
             raise UserError(f"{path}: base: {error}") from None
-        merged = _merge(merged, _read_with_bases(base, (*above, path)))
-    return _merge(merged, config)
+        merged = merge_configs(merged, _read_with_bases(base, (*above, path)))
+    return merge_configs(merged, config)
 
 
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_configs(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one config put over another: sections are joined key by key, anything else is replaced."""
     merged = dict(under)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge_configs(merged[key], value) if both else value
     return merged
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stpredict import unroll
 from stpredict.errors import UserError
 from stpredict.kernels import using
-from stpredict.networks import DirectNetwork, Network, RecurrentNetwork
+from stpredict.networks import DirectNetwork, Network, RecurrentNetwork, given_channels
 from stpredict.patches import pad_to_patches
 
 
@@ -59,7 +59,7 @@ def measure_costs(network: Network, frame_shape: tuple[int, int, int], context: 
         # Convolutions are torch's own, and attention is two matrix products: the counter knows no other kernels of the CPU.
         with torch.no_grad(), fake, using("reference"), sdpa_kernel(SDPBackend.MATH):
             frames = torch.zeros(1, context, *frame_shape)
-            extra = getattr(network, "known_channels", 0)
+            extra = given_channels(network)
             known = torch.zeros(1, context + horizon, extra, *frame_shape[1:]) if extra else None
             shadows = {name: torch.empty_like(weight, device="cpu") for name, weight in weights.items()}
             with counter:
@@ -96,7 +96,7 @@ class _Walk(nn.Module):
         known = None if known is None else pad_to_patches(known, network.patch_size, 0.0)
         place = unroll.begin(network, 1, *frames.shape[-2:])
         _, place, _ = unroll.advance(network, place, context, frames, None, valid, None if known is None else known[:, 1:])
-        start = unroll.Place(network.begin_forecast(place.state), place.constants, place.frame)
+        start = replace(place, state=network.begin_forecast(place.state))
         _, later, _ = unroll.advance(network, start, 1, known=None if known is None else known[:, -1:])
         return _bytes_of(start.state), _bytes_of(later.state)
 

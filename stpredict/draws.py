@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class Draws:
     seed: int
     step: int
     indices: tuple[int, ...]
+
+    def of_members(self, members: int) -> Draws:
+        """Return the draws of so many members of each sample, one after the other: member m of sample i has the index i M + m."""
+        return replace(self, indices=tuple(index * members + member for index in self.indices for member in range(members)))
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """Return float64 numbers ``(B, *shape)`` on the CPU, uniform in [0, 1)."""

@@ -33,8 +33,9 @@ from stpredict.errors import UserError, import_optional
 from stpredict.files import whole_file
 from stpredict.frames import FrameSpec
 from stpredict.kernels import using
-from stpredict.networks import DirectNetwork, Network, RecurrentNetwork
+from stpredict.networks import DirectNetwork, Network, RecurrentNetwork, given_channels
 from stpredict.predictor import Predictor
+from stpredict.residual import Residual
 
 Program = Literal["forecast", "step"]
 
@@ -58,12 +59,14 @@ def export_predictor(
         batch: B, clips at a time; None: any number.
 
     Raises:
-        UserError: the network has no step that can be exported, a library is missing, or the program gives other numbers.
+        UserError: the network, or its step, cannot be exported, a library is missing, or the program gives other numbers.
     """
     path = Path(path)
     write = {".pt2": _write_torch, ".onnx": _write_onnx}.get(path.suffix)
     if write is None:
         raise UserError(f"A program is written as .pt2 or .onnx, not '{path.suffix}': {path}")
+    if isinstance(predictor.network, Residual) and predictor.network.base == "extrapolation":
+        raise UserError(f"'{predictor.name}' follows motion by OpenCV, of which no program can be made: train it with base: persistence")
     if what == "step" and horizon is not None:
         raise UserError("A step is one step: 'horizon' belongs to the program 'forecast'")
     for name, count in {"horizon": horizon, "batch": batch}.items():
@@ -126,12 +129,15 @@ class StepProgram(nn.Module):
     def __init__(self, network: RecurrentNetwork, layout: pytree.TreeSpec, holes: Sequence[bool]) -> None:
         super().__init__()
         self.network, self.layout, self.holes = network, layout, tuple(holes)
-        self.takes_known = getattr(network, "known_channels", 0) > 0
+        self.takes_known = given_channels(network) > 0
 
     def forward(self, frame: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """Take a frame, what is known of the next if the network takes that, and the state; return the next frame and state."""
         known, parts = (rest[0], rest[1:]) if self.takes_known else (None, rest)
         given = iter(parts)
+        if self.network.noise_channels:  # a step by itself is one of the forecast without noise
+            quiet = frame.new_zeros(frame.shape[0], self.network.noise_channels, *frame.shape[-2:])
+            known = quiet if known is None else torch.cat([known, quiet], dim=1)
         state = pytree.tree_unflatten([None if hole else next(given) for hole in self.holes], self.layout)
         made, state, _ = self.network.step(frame, state, self.network.prepare(frame.shape[0]), known)
         assert made is not None, "a network that predicts its context makes a frame at every step"
@@ -140,7 +146,7 @@ class StepProgram(nn.Module):
 
 def _plan_forecast(predictor: Predictor, horizon: int) -> Plan:
     network, spec, context = predictor.network, predictor.spec, predictor.context
-    extra = getattr(network, "known_channels", 0)
+    extra = given_channels(network)
 
     def sample(rows: int) -> tuple[Tensor, ...]:
         draws = Draws(0, 0, tuple(range(rows)))
@@ -170,7 +176,7 @@ def _plan_step(predictor: Predictor) -> Plan:
     if not network.predicts_context:
         raise UserError(f"'{name}' takes frames in and gives frames out in steps of different kinds: one of them {instead}")
     height, width = (side + -side % network.patch_size for side in (spec.height, spec.width))
-    extra = getattr(network, "known_channels", 0)
+    extra = given_channels(network)
     channels = spec.channels * (2 if network.takes_valid else 1)
     leaves, layout = pytree.tree_flatten(network.initial_state(1, height, width))
     state = [leaf for leaf in leaves if isinstance(leaf, Tensor)]

@@ -219,12 +219,18 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+STUDIES = "study"
+"""The folder of studies inside that of configs; they are no configs of runs."""
+
+
 def shipped_folder(kind: str) -> Path:
-    """Return the folder of shipped ``configs`` or ``datasets``.
+    """Return the folder of shipped ``configs``, ``datasets`` or ``studies``.
 
     An installed wheel holds it inside the package; a checkout, and an editable install of one, beside the package.
     """
     package = Path(__file__).parent
+    if kind == "studies":
+        return shipped_folder("configs") / STUDIES
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
 
@@ -232,11 +238,12 @@ def shipped_folder(kind: str) -> Path:
 def shipped_names(kind: str) -> list[str]:
     """Return the names of the shipped YAML files of one kind, such as ``moving_mnist/predrnn``."""
     folder = shipped_folder(kind)
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return [name for name in names if kind != "configs" or not name.startswith(f"{STUDIES}/")]
 
 
 def find_yaml(kind: str, name: str | Path) -> Path:
-    """Find a config (``kind="configs"``) or a card (``kind="datasets"``) by path or by shipped name.
+    """Find a config (``kind="configs"``), a card (``"datasets"``) or a study (``"studies"``) by path or by shipped name.
 
     Raises:
         UserError: there is neither such a file nor such a shipped name.
@@ -245,8 +252,8 @@ def find_yaml(kind: str, name: str | Path) -> Path:
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
     words = Path(name).with_suffix("").as_posix() if path.suffix in (".yaml", ".yml") else str(name)
-    words = words.removeprefix(f"{kind}/")
+    words = words.removeprefix("configs/study/").removeprefix("study/") if kind == "studies" else words.removeprefix(f"{kind}/")
     if words in shipped_names(kind):
         return shipped_folder(kind) / f"{words}.yaml"
-    what = {"configs": "config", "datasets": "card"}[kind]
+    what = {"configs": "config", "datasets": "card", "studies": "study"}[kind]
     raise UserError(f"There is no {what} '{name}': neither a YAML file nor a shipped name{nearest(words, shipped_names(kind))}")

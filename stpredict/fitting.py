@@ -19,7 +19,7 @@ def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
     """Refuse a predictor that was made for other frames than those of the data.
 
     Raises:
-        UserError: channels, units, time step or size differ; it says which, and what in a card turns one into the other.
+        UserError: channels, units, scale, time step or size differ; it says which, and what in a card turns one into the other.
     """
     spec = getattr(predictor, "spec", None)
     if spec is None or isinstance(predictor, SavedForecasts):  # saved forecasts say themselves which data they are of
@@ -32,6 +32,11 @@ def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
     if ours.units != theirs.units:
         cure = f"take a reader that gives {ours.units} (cf converts, by its setting units)"
         differing.append((f"units {ours.units} instead of {theirs.units}", cure))
+    elif ours.units == "1" and (ours.transform.low, ours.transform.high) != (theirs.transform.low, theirs.transform.high):
+        low, high = ours.transform.low, ours.transform.high
+        cure = f"bring the values to {low:g} to {high:g} and write that as low and high of transform under frames"
+        range_of_data = f"{theirs.transform.low:g} to {theirs.transform.high:g}"
+        differing.append((f"values from {low:g} to {high:g} instead of {range_of_data}", cure))
     if ours.time_step is not None and theirs.time_step is not None and ours.time_step != theirs.time_step:
         times = ours.time_step / theirs.time_step
         whole = times > 1 and times.is_integer()
@@ -49,6 +54,18 @@ def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
         raise UserError(f"{what}; in a copy of the card, {cures}")
 
 
+def unlike_training(name: str, predictor: Any, data: ClipSet) -> list[str]:
+    """Return what should be known of a predictor that takes these frames, but has learnt from others: a sentence, or nothing."""
+    if not isinstance(predictor, Predictor) or predictor.spec.shape == data.spec.shape:
+        return []
+    ours, theirs = (f"{spec.height} x {spec.width}" for spec in (predictor.spec, data.spec))
+    return [
+        f"The predictor '{name}' was trained on frames of {ours} pixels, and those of '{data.card}' are of {theirs}: it takes them, but "
+        f"what moves in them is of another size; in a copy of the card, resize: [{predictor.spec.height}, {predictor.spec.width}] "
+        "under spatial makes them so, or a crop"
+    ]
+
+
 def _bound_to_size(predictor: Any, spec: FrameSpec) -> bool:
     """Whether the network would have other weights for frames of the size of ``spec``, as with layer norms of whole frames."""
     if not isinstance(predictor, Predictor) or getattr(predictor, "tile", None) is not None:
@@ -60,6 +77,7 @@ def _bound_to_size(predictor: Any, spec: FrameSpec) -> bool:
             channels=predictor.spec.channels,
             frame_size=(spec.height, spec.width),
             context=predictor.context,
+            spec=predictor.spec,
         )
     ours = predictor.network.state_dict()
     return any(ours[key].shape != weight.shape for key, weight in other.state_dict().items())

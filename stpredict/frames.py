@@ -189,7 +189,7 @@ class FrameSpec:
     @property
     def scaled_fill(self) -> float:
         """Return the fill as a network sees it."""
-        return float(self.transform.scale(torch.tensor(self.fill, dtype=torch.float64)))
+        return float(self.transform.scale(torch.tensor(self.fill, dtype=torch.float64, device="cpu")))
 
     @property
     def value_range(self) -> float:

@@ -1,4 +1,4 @@
-"""How a film moves, and where that carries its last frame: optical flow and semi-Lagrangian advection.
+"""How a film moves, and where that carries its last frame: optical flow and semi-Lagrangian advection; or how it stays.
 
 Sources: Lucas and Kanade 1981 (An iterative image registration technique) in the pyramids of Bouguet 2001 (Pyramidal
 implementation of the affine Lucas Kanade feature tracker), on the corners of Shi and Tomasi 1994 (Good features to track), all as
@@ -12,6 +12,7 @@ A motion is ``(B, 2, H, W)``: pixels a frame to the right (columns), then down (
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -39,6 +40,30 @@ _SPACING = 8  # pixels between the nodes at which motion is worked out; between 
 _AT_ONCE = 8192  # nodes, to keep the distances of a large image in bounds
 _COVERED = 0.49  # of a pixel that must be valid: a shade below a half, so that rounding tears no hole
 
+NEWEST = 3
+"""Frames from which motion is taken: older ones moved otherwise."""
+
+
+def motion_and_last(films: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how films ``(B, K, C, H, W)``, NaN = missing, move, ``(B, 2, H, W)``, and their last frame ``(B, C, H, W)``.
+
+    A pixel lost in the last frame takes what moves there from those before.
+    """
+    motion = estimate_motion(films.nanmean(2))
+    last = films[:, 0]
+    for frame in films[:, 1:].unbind(1):
+        lost = frame.isnan() & ~last.isnan()
+        last = torch.where(lost, advect(last, motion, 1)[:, 0], frame) if lost.any() else frame
+    return motion, last
+
+
+def hold(films: Tensor) -> Tensor:
+    """Return films ``(B, K, C, H, W)``, NaN = missing, in which a missing pixel keeps its newest valid value, if it has had one."""
+    held = [films[:, 0]]
+    for time in range(1, films.shape[1]):
+        held.append(torch.where(films[:, time].isnan(), held[-1], films[:, time]))
+    return torch.stack(held, 1)
+
 
 def estimate_motion(frames: Tensor) -> Tensor:
     """Return the motion ``(B, 2, H, W)`` of films ``(B, K, H, W)``, NaN = missing, pooled over all pairs of successive frames.
@@ -47,7 +72,11 @@ def estimate_motion(frames: Tensor) -> Tensor:
     a dry field, in one that stays the same all over, in a single frame - the motion is zero.
     """
     films = frames.detach().to("cpu", torch.float32).numpy()
-    return torch.stack([_motion_of_film(film) for film in films]).to(frames)
+    workers = min(len(films), torch.get_num_threads())
+    if workers < 2:
+        return torch.stack([_motion_of_film(film) for film in films]).to(frames)
+    with ThreadPoolExecutor(workers) as pool:  # OpenCV lets other threads run
+        return torch.stack(list(pool.map(_motion_of_film, films))).to(frames)
 
 
 def _motion_of_film(film: NDArray[np.float32]) -> Tensor:
@@ -73,7 +102,7 @@ def _brightness(film: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[
     if not above.size:
         return np.zeros(film.shape, dtype=np.uint8)
     bright = np.log1p(height / np.median(above))
-    return np.asarray(bright * (255 / bright.max()), dtype=np.uint8)
+    return np.asarray(255 * (bright / bright.max()), dtype=np.uint8)  # the largest is 255, however it is rounded
 
 
 def _follow(image: NDArray[np.uint8], following: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -189,7 +189,7 @@ def _check(predictor: Any, newest: Newest, source: Path, leader: Any, first: New
     if predictor.spec is not None and (predictor.spec.channels, predictor.spec.units) != (spec.channels, spec.units):
         raise UserError(
             f"The predictor '{predictor.name}' takes {predictor.spec.channels} channel(s) of {predictor.spec.units}, "
-            f"but '{source}' has {spec.channels} of {spec.units}"
+            f"but '{source}' has {spec.channels} of {spec.units}: name a card that reads it so (--data CARD)"
         )
     for what in ("shape", "units", "time_step", "grid"):
         ours, theirs = getattr(spec, what), getattr(first.spec, what)
@@ -216,6 +216,9 @@ def _facts(predictors: Sequence[Any], ensemble: Ensemble, spec: FrameSpec) -> di
         step = None if predictor.spec is None else predictor.spec.time_step
         if step is not None and spec.time_step is not None and abs(step - spec.time_step) > 1e-3 * step:
             cautions.append(f"'{predictor.name}' was trained on steps of {step:g} s, and these are of {spec.time_step:g} s")
+        if isinstance(predictor, Predictor) and predictor.spec.shape[1:] != spec.shape[1:]:
+            ours, theirs = (f"{one.height} x {one.width}" for one in (predictor.spec, spec))
+            cautions.append(f"'{predictor.name}' was trained on frames of {ours} pixels, and these are of {theirs}")
     return {**facts, "cautions": cautions} if cautions else facts
 
 

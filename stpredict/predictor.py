@@ -7,7 +7,7 @@ under ``stpredict``, JSON with the format version, network and settings, frame s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from stpredict.errors import UserError, nearest
 from stpredict.files import write_tensors
 from stpredict.forecasts import open_forecasts
 from stpredict.frames import FrameSpec
-from stpredict.networks import NETWORKS, DirectNetwork, Network, make_network
+from stpredict.networks import NETWORKS, DirectNetwork, Network, given_channels, make_network, names_of_networks
 from stpredict.patches import pad_to_patches
+from stpredict.shipped import find_shipped, read_index
 
 FORMAT = 1
 """Version of the predictor file; a newer one than this is refused."""
@@ -79,7 +80,16 @@ class Predictor:
         self.network.to(device)
         return self
 
-    def forecast(self, observed: Any, horizon: int, *, members: int | None = None, known: Any = None, seed: int = 0) -> Any:
+    def forecast(
+        self,
+        observed: Any,
+        horizon: int,
+        *,
+        members: int | None = None,
+        known: Any = None,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+    ) -> Any:
         """Forecast what follows.
 
         Args:
@@ -87,7 +97,8 @@ class Predictor:
             horizon: frames to forecast, at least 1; it may be longer than the predictor was trained for.
             members: M, the size of an ensemble. Members of a network that draws nothing at random are equal.
             known: ``(B, K + horizon, K', H, W)`` inputs known for every step, for a network that takes them.
-            seed: of what the members draw.
+            seed: of what the members draw. Without members nothing is drawn, and noise inputs are zero.
+            indices: the number of each clip in its data, so that its members are the same in whatever batch it stands; None: its place.
 
         Returns:
             ``(B, horizon, C, H, W)``, or ``(B, M, horizon, C, H, W)`` with members, in physical units, of the kind of ``observed``.
@@ -111,7 +122,8 @@ class Predictor:
             if copies > 1:
                 scaled, valid = scaled.repeat_interleave(copies, 0), valid.repeat_interleave(copies, 0)
                 known = None if known is None else known.repeat_interleave(copies, 0)
-            draws = None if members is None else Draws(seed, 0, tuple(range(len(scaled))))
+            numbers = tuple(range(len(frames)) if indices is None else indices)
+            draws = None if members is None else Draws(seed, 0, numbers).of_members(copies)
             along = unroll.Unroll(self.network, self.spec.scaled_fill)
             predictions, _ = along.forward(scaled, scaled.shape[1], horizon, None, valid, known, draws)
             future = self.spec.unscale(predictions[:, -horizon:]).to(frames.device)
@@ -128,8 +140,24 @@ class Predictor:
             raise UserError(f"The horizon must be at least 1 frame, not {horizon}")
         if frames.shape[2] != self.spec.channels:
             raise UserError(f"The predictor '{self.name}' takes frames of {self.spec.channels} channels, not {frames.shape[2]}")
+        self._check_scale(frames)
         if isinstance(self.network, DirectNetwork) and frames.shape[1] < self.context:
             raise UserError(f"The predictor '{self.name}' needs {self.context} observed frames and was given {frames.shape[1]}")
+
+    def _check_scale(self, frames: Tensor) -> None:
+        """Refuse plain intensities that are far beyond those that the predictor knows; what has a unit may be as great as it is."""
+        if self.spec.units != "1":
+            return
+        low, high, found = self.spec.transform.low, self.spec.transform.high, frames[~frames.isnan()]
+        far = 10 * (high - low)
+        if not found.numel():
+            return
+        least, most = (float(end) for end in found.aminmax())
+        if least < low - far or most > high + far:
+            cure = "divide them by 255" if (low, high) == (0, 1) and least >= 0 and most <= 255 else f"scale them to {low:g} to {high:g}"
+            raise UserError(
+                f"The predictor '{self.name}' takes values from {low:g} to {high:g}, and these reach from {least:g} to {most:g}: {cure}"
+            )
 
     def save(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the predictor file, whole or not at all; with ``weights`` by name in place of the network's own, if given."""
@@ -162,7 +190,7 @@ class Stream:
         self._window = frames[:, :0]
         self._known = None if known is None else known[:, :0]
         self._place: unroll.Place | None = None
-        waits = known is not None or getattr(predictor.network, "known_channels", 0) > 0
+        waits = known is not None or given_channels(predictor.network) > 0
         self._keep = predictor.context if isinstance(predictor.network, DirectNetwork) else int(waits)
         self._take(frames, known)
 
@@ -221,7 +249,8 @@ def load_predictor(source: str | Path, *, allow: Collection[str] = (), device: t
 
     Args:
         source: a predictor file, a run folder (its best predictor, or its last where there was no validation), the name of a
-            baseline, or saved forecasts: a forecast file (``.npz``, ``.h5``), OpenSTL's folder of saved arrays or a ``.npy``, a nowcast
+            shipped predictor or of a baseline (it goes before a file or folder so called; that is ``./name``), or saved forecasts: a
+            forecast file (``.npz``, ``.h5``), OpenSTL's folder of saved arrays or a ``.npy``, a nowcast
             (``.nc``, or what ``stpredict forecast`` writes) or a folder of them.
         allow: code that the file may name, as ``package.module:Class``; a run's own config allows what it names.
         device: where the weights go.
@@ -235,6 +264,10 @@ def load_predictor(source: str | Path, *, allow: Collection[str] = (), device: t
     path = Path(source)
     if str(source) in BASELINES:
         return BASELINES[str(source)]()
+    if str(source) in (shipped := read_index()):
+        predictor = read_predictor(find_shipped(str(source)), device=device)
+        predictor.name = str(source)
+        return predictor
     if path.is_dir():
         files = [path / "best.safetensors", path / "last.safetensors"]
         found = next((file for file in files if file.is_file()), None)
@@ -249,7 +282,13 @@ def load_predictor(source: str | Path, *, allow: Collection[str] = (), device: t
         if (saved := open_forecasts(path)) is not None:
             return saved
         return read_predictor(path, allow=allow, device=device)
-    raise UserError(f"There is no predictor '{source}': neither a file, nor a run folder, nor a baseline{nearest(str(source), BASELINES)}")
+    known = nearest(str(source), [*shipped, *BASELINES])
+    raise UserError(f"There is no predictor '{source}': neither a file, nor a run folder, nor a shipped predictor, nor a baseline{known}")
+
+
+def is_known_name(source: str | Path) -> bool:
+    """Whether this names a shipped predictor or a baseline, and so no file."""
+    return str(source) in BASELINES or str(source) in read_index()
 
 
 def free_name(name: str, taken: Container[str]) -> str:
@@ -270,16 +309,17 @@ def read_predictor(path: Path, *, allow: Collection[str] = (), device: torch.dev
         context, horizon, provenance = int(header["context"]), int(header["horizon"]), dict(header["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no whole predictor file: its header lacks {error}") from None
-    extensions.refuse_unnamed_code("networks", name, NETWORKS, allow, path)
+    for named in names_of_networks({"name": name, **settings}):
+        extensions.refuse_unnamed_code("networks", named, NETWORKS, allow, path)
     with safetensors.safe_open(path, framework="pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a dict
-    frame_size = (spec.height, spec.width)
+    facts: dict[str, Any] = {"channels": spec.channels, "frame_size": (spec.height, spec.width), "context": context, "spec": spec}
     with torch.device("meta"):  # so that settings which do not fit the weights take no memory
-        expected = make_network(name, settings, channels=spec.channels, frame_size=frame_size, context=context).state_dict()
+        expected = make_network(name, settings, **facts).state_dict()
     differing = differences(shapes, {key: tuple(weight.shape) for key, weight in expected.items()})
     if differing:
         raise UserError(f"{path} does not hold the weights of its network '{name}': {'; '.join(differing)}")
-    network = make_network(name, settings, channels=spec.channels, frame_size=frame_size, context=context)
+    network = make_network(name, settings, **facts)
     network.load_state_dict(safetensors.torch.load_file(path))
     return Predictor(
         network.to(device), spec, context, horizon, network_name=name, network_settings=settings, provenance=provenance, name=path.name
@@ -319,11 +359,10 @@ def differences(given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple
 
 
 def _named_by_run(folder: Path) -> list[str]:
-    """Return the network that the config of a run names."""
+    """Return the networks that the config of a run names."""
     from stpredict.configuration import read_config
 
     config = folder / "config.yaml"
     if not config.is_file():
         return []
-    network = read_config(config, []).get("network", {})
-    return [str(network["name"])] if isinstance(network, dict) and "name" in network else []
+    return names_of_networks(read_config(config, []).get("network", {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,16 @@ class TiledPredictor(Predictor):
         if not 0 <= self.overlap <= tile // 2:
             raise UserError(f"Tiles of {tile} pixels overlap by 0 to {tile // 2} pixels, not {self.overlap}")
 
-    def forecast(self, observed: Any, horizon: int, *, members: int | None = None, known: Any = None, seed: int = 0) -> Any:
+    def forecast(
+        self,
+        observed: Any,
+        horizon: int,
+        *,
+        members: int | None = None,
+        known: Any = None,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+    ) -> Any:
         """Forecast what follows, as :meth:`stpredict.predictor.Predictor.forecast` does, in the memory of a tile.
 
         Raises:
@@ -68,7 +77,7 @@ class TiledPredictor(Predictor):
         for rows, falling in _spans(height, self.tile, self.overlap):
             for columns, sideways in _spans(width, self.tile, self.overlap):
                 here = None if known is None else known[..., rows, columns]
-                part = super().forecast(frames[..., rows, columns], horizon, members=members, known=here, seed=seed)
+                part = super().forecast(frames[..., rows, columns], horizon, members=members, known=here, seed=seed, indices=indices)
                 if total is None:
                     total = part.new_zeros(*part.shape[:-2], height, width)
                 own = falling[:, None] * sideways[None, :]

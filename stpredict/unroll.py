@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
+from stpredict.devices import carry
 from stpredict.draws import Draws
 from stpredict.errors import UserError
 from stpredict.kernels import forget
 from stpredict.networks.contract import Constants, DirectNetwork, Network, RecurrentNetwork, State
 from stpredict.patches import pad_to_patches
+
+_PLACE = 2
+"""How many times as much a step keeps for the gradients as a place does."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,21 @@ class Place:
         state: the network's state.
         constants: what the network prepared for this rollout.
         frame: the last prediction ``(B, C, H, W)``, scaled and padded, or None before the first.
+        noise: ``(B, N, H, W)``: what every step is given for its noise inputs, behind the known ones; None: these hold the noise.
     """
 
     state: State
     constants: Constants
     frame: Tensor | None = None
+    noise: Tensor | None = None
 
 
 def begin(network: RecurrentNetwork, batch: int, height: int, width: int, draws: Draws | None = None) -> Place:
-    """Return the place before the first frame; height and width are those of padded frames, in pixels."""
-    return Place(network.initial_state(batch, height, width), prepare(network, batch, draws))
+    """Return the place before the first frame; height and width are those of padded frames, in pixels. Noise inputs are zero."""
+    noise = None
+    if network.noise_channels:
+        noise = next(network.parameters()).new_zeros(batch, network.noise_channels, height, width)
+    return Place(network.initial_state(batch, height, width), prepare(network, batch, draws), noise=noise)
 
 
 def prepare(network: Network, batch: int, draws: Draws | None = None) -> Constants:
@@ -69,7 +78,7 @@ def advance(
             does not predict its context, nothing.
         use_truth: ``(B, steps)`` bool: which steps are fed the true frame, the others the prediction before; None: all.
         valid: ``(B, steps, C, H, W)`` bool beside ``frames``, for a network that takes it.
-        known: ``(B, steps, K, H, W)``: the known inputs of the frames that the steps predict.
+        known: ``(B, steps, K, H, W)``: the known inputs of the frames that the steps predict, without noise if the place has it.
         recompute: for gradients, keep only the place after every so many steps, and take the steps between again; 0: keep everything.
 
     Returns:
@@ -79,6 +88,10 @@ def advance(
         frames = torch.cat([frames, valid.to(frames.dtype)], dim=2)
     elif network.takes_valid and frames is not None:
         frames = torch.cat([frames, torch.ones_like(frames)], dim=2)
+
+    if place.noise is not None:
+        quiet = place.noise[:, None].expand(-1, steps, -1, -1, -1)
+        known = quiet if known is None else torch.cat([known, quiet.to(known.dtype)], dim=2)
 
     observe = getattr(network, "observe", None)
     if observe is not None and frames is not None and use_truth is None and steps > 0:
@@ -94,7 +107,7 @@ def advance(
             if previous is not None:
                 made.append(previous)
             penalty = _sum(penalty, extra)
-        return made, Place(state, place.constants, previous), penalty
+        return made, replace(place, state=state, frame=previous), penalty
 
     predictions: list[Tensor] = []
     penalty = None
@@ -148,6 +161,14 @@ def finish(network: RecurrentNetwork, place: Place, horizon: int, known: Tensor 
     return first[:, None] if rest is None else torch.cat([first[:, None], rest], dim=1)
 
 
+def forecast_at_once(
+    network: DirectNetwork, observed: Tensor, horizon: int, known: Tensor | None, constants: Constants
+) -> tuple[Tensor, Tensor | None]:
+    """Return what a direct network forecasts, ``(B, horizon, C, H, W)``, and its penalty ``(B,)`` or None."""
+    made = network.forecast(observed, horizon, known, **({} if constants is None else {"constants": constants}))
+    return made if isinstance(made, tuple) else (made, None)
+
+
 def complete(network: Network, frames: Tensor, valid: Tensor | None, fill: float) -> tuple[Tensor, Tensor]:
     """Fill what is missing in ``(B, T, C, H, W)``, and pad to whole patches: the padding counts as missing."""
     if valid is None:
@@ -157,14 +178,38 @@ def complete(network: Network, frames: Tensor, valid: Tensor | None, fill: float
     return pad_to_patches(frames, network.patch_size, fill), pad_to_patches(valid, network.patch_size, False)
 
 
+def with_noise(network: Network, known: Tensor | None, frames: Tensor, steps: int, draws: Draws | None) -> Tensor | None:
+    """Return the known inputs of a clip with its noise behind them ``(B, steps, K, H, W)``; as they are for a network without any.
+
+    The noise is a normal number for each sample, step, channel and patch, the same in all pixels of a patch; without draws it is zero.
+
+    Args:
+        network: the network.
+        known: ``(B, steps, K', H, W)``, padded, or None.
+        frames: padded frames ``(B, T, C, H, W)`` of the clips.
+        steps: context and horizon together.
+        draws: of the noise.
+    """
+    count, patch = network.noise_channels, network.patch_size
+    if not count:
+        return known
+    batch, _, _, height, width = frames.shape
+    if draws is None:
+        noise = frames.new_zeros(batch, steps, count, height, width)
+    else:
+        drawn = carry(draws.normal("noise inputs", steps, count, height // patch, width // patch), frames.device)
+        noise = drawn.repeat_interleave(patch, dim=3).repeat_interleave(patch, dim=4)
+    return noise if known is None else torch.cat([known, noise], dim=2)
+
+
 class Unroll(nn.Module):
     """A network along whole clips, as training needs it.
 
     Attributes:
         network: the network.
         fill: the scaled value that stands for missing pixels and padding.
-        recompute: keep, for gradients, only some sqrt(T) of the T places of a clip and take the steps between them again: memory for
-            about a third more time.
+        recompute: keep, for gradients, only some sqrt(2 T) of the T places of a clip and take the steps between them again: memory for
+            about a fifth more time.
     """
 
     def __init__(self, network: Network, fill: float = 0.0, recompute: bool = False) -> None:
@@ -191,7 +236,7 @@ class Unroll(nn.Module):
                 None: the context is, the rest are own predictions. A network that does not predict its context has no use for it.
             valid: ``(B, T, C, H, W)`` bool; missing pixels are fed as the fill.
             known: ``(B, context + horizon, K, H, W)``.
-            draws: for what the network draws at random.
+            draws: for what the network draws at random, and its noise inputs.
 
         Returns:
             predictions, scaled, of frames 1 .. context + horizon - 1 (of the future alone by a network that does not predict its
@@ -225,13 +270,13 @@ class Unroll(nn.Module):
         height, width = frames.shape[-2:]
         frames, valid = complete(network, frames, valid, self.fill)
         known = None if known is None else pad_to_patches(known, network.patch_size, 0.0)
+        known = with_noise(network, known, frames, context + horizon, draws)
         if isinstance(network, DirectNetwork):
             observed = frames[:, :context]
             if network.takes_valid:
                 observed = torch.cat([observed, valid[:, :context].to(observed.dtype)], dim=2)
-            constants = prepare(network, observed.shape[0], draws)
-            prepared = {} if constants is None else {"constants": constants}
-            yield network.forecast(observed, horizon, known, **prepared)[..., :height, :width], None
+            future, penalty = forecast_at_once(network, observed, horizon, known, prepare(network, observed.shape[0], draws))
+            yield future[..., :height, :width], penalty
             return
 
         if not network.predicts_context:
@@ -250,7 +295,7 @@ class Unroll(nn.Module):
     ) -> tuple[Tensor | None, Place, Tensor | None]:
         """Take some steps of a clip, of the context, of the forecast, or from the one into the other."""
         network, predictions, penalty = self.network, [], None
-        recompute = math.isqrt(len(span)) if self.recompute else 0
+        recompute = max(1, math.isqrt(len(span) // _PLACE)) if self.recompute else 0
         assert isinstance(network, RecurrentNetwork), "a direct network takes no steps"
         for steps in (range(span.start, min(span.stop, context)), range(max(span.start, context), span.stop)):
             if not steps:

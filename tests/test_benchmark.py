@@ -274,8 +274,12 @@ def test_mistakes_in_a_sentence(benchmark: ModuleType, tmp_path: Path, words: li
 
 
 def count_weights(name: str) -> int:
-    settings = {"hidden": [4, 32], "layers": [4, 8], "context": 2} if name == "simvp" else {"hidden": [4, 4], "patch_size": 4}
-    network = stpredict.create_network(name, channels=1, kernel_size=3, **settings)
+    stack: dict[str, Any] = {"hidden": [4, 4], "kernel_size": 3, "patch_size": 4}
+    of_their_own: dict[str, dict[str, Any]] = {
+        "simvp": {"hidden": [4, 32], "layers": [4, 8], "context": 2, "kernel_size": 3},
+        "residual": {"of": {"name": "predrnn", **stack}},
+    }
+    network = stpredict.create_network(name, channels=1, **of_their_own.get(name, stack))
     return sum(weight.numel() for weight in network.parameters())
 
 

@@ -25,6 +25,7 @@ RECURRENT = {"hidden": [4], "kernel_size": 3, "patch_size": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "simvp": {"hidden": [4, 8], "layers": [2, 2]},
     "encoder_forecaster": {"hidden": [4, 4], "kernel_size": 3},
+    "residual": {"of": {"name": "convlstm", **RECURRENT}, "base": "persistence"},
 }
 
 
@@ -34,6 +35,8 @@ def trained(name: str, context: int = 1, **extra: Any) -> Predictor:
     network = create_network(name, channels=1, frame_size=(6, 7), context=context, **settings)
     for weight in network.parameters() if name == "predrnnpp" else ():
         weight.data.mul_(3.0)  # which else forecasts almost nothing
+    if name == "residual":
+        torch.nn.init.normal_(network.get_parameter("of.readout.weight"))  # zeros otherwise
     return Predictor(network, SPEC, context, 2, network_name=name, network_settings=settings, provenance={"step": 7})
 
 

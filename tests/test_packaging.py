@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -14,17 +15,24 @@ from typing import Any
 
 import pytest
 
+from stpredict.shipped import read_index
+
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation"]
 PROBE = """
 import importlib.util, json, pathlib, stpredict, sys
 from stpredict.files import find_yaml, shipped_names
-names = {kind: shipped_names(kind) for kind in ("configs", "datasets")}
+names = {kind: shipped_names(kind) for kind in ("configs", "datasets", "studies")}
 found = {kind: [str(find_yaml(kind, name)) for name in names[kind]] for kind in names}
 specs = filter(None, map(importlib.util.find_spec, ("configs", "datasets", "tests", "tools")))
 taken = [spec.name for spec in specs if not all(place.startswith(sys.argv[1]) for place in spec.submodule_search_locations)]
-print(json.dumps({"names": names, "found": found, "taken": taken, "package": str(pathlib.Path(stpredict.__file__).parent)}))
+from stpredict.predictor import load_predictor
+from stpredict.shipped import FOLDER, read_index
+shipped = {name: load_predictor(name).name for name in read_index()}
+lacking = [name + kind for name in shipped for kind in (".md", ".gif") if not (FOLDER / (name + kind)).is_file()]
+told = {"shipped": list(shipped.values()), "lacking": lacking}
+print(json.dumps({"names": names, "found": found, "taken": taken, "package": str(pathlib.Path(stpredict.__file__).parent), **told}))
 """
 
 
@@ -66,10 +74,12 @@ def look(python: Path, elsewhere: Path) -> dict[str, Any]:
 
 
 def expected_names() -> dict[str, list[str]]:
-    return {
+    names = {
         kind: sorted(path.relative_to(ROOT / kind).with_suffix("").as_posix() for path in (ROOT / kind).rglob("*.yaml"))
         for kind in ("configs", "datasets")
     }
+    studies = [name.removeprefix("study/") for name in names["configs"] if name.startswith("study/")]
+    return {**names, "configs": [name for name in names["configs"] if not name.startswith("study/")], "studies": studies}
 
 
 def test_a_wheel_holds_all_and_takes_one_name(checkout: Path, tmp_path: Path) -> None:
@@ -86,9 +96,20 @@ def test_a_wheel_holds_all_and_takes_one_name(checkout: Path, tmp_path: Path) ->
     install(python, wheel)
     seen = look(python, tmp_path)
     assert seen["names"] == expected_names()
+    assert (seen["shipped"], seen["lacking"]) == (list(read_index()), [])
     assert all(path.startswith(seen["package"]) for kind in seen["found"].values() for path in kind)
     assert seen["taken"] == []
     assert "stpredict train" in run([python.with_name("stpredict"), "--help"], tmp_path)
+
+
+def test_a_source_distribution_holds_all_that_is_shipped(checkout: Path, tmp_path: Path) -> None:
+    build = "from setuptools.build_meta import build_sdist; import sys; build_sdist(sys.argv[1])"
+    run([sys.executable, "-c", build, tmp_path], checkout)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        inside = {name.partition("/")[2] for name in file.getnames()}
+    kinds = ("__init__.py", "index.json", *(name + kind for name in read_index() for kind in (".safetensors", ".md", ".gif")))
+    assert {f"stpredict/shipped/{name}" for name in kinds} <= inside
 
 
 def test_an_editable_install_finds_all_and_takes_one_name(checkout: Path, tmp_path: Path) -> None:
@@ -97,6 +118,7 @@ def test_an_editable_install_finds_all_and_takes_one_name(checkout: Path, tmp_pa
     seen = look(python, tmp_path)
     assert seen["package"] == str(checkout / "stpredict")
     assert seen["names"] == expected_names()
+    assert (seen["shipped"], seen["lacking"]) == (list(read_index()), [])
     assert all(Path(path).parent.is_relative_to(checkout) for kind in seen["found"].values() for path in kind)
     assert seen["taken"] == []
     assert "stpredict train" in run([python.with_name("stpredict"), "--help"], tmp_path)

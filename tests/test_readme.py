@@ -32,6 +32,13 @@ TINY = f"{SHORT} --network.hidden [4,4]"
 FEW_CLIPS = "--data.settings.validation_clips 2 --data.settings.test_clips 12"
 
 RUN = {
+    "stpredict render moving-digits-predrnn-s --data moving_digits --out first.mp4": "",
+    "stpredict train moving_digits/two_digits": f"{SHORT} {FEW_CLIPS}",
+    "stpredict evaluate runs/two_digits-1 moving-digits-predrnn-s --data moving_digits --out two.json": "",
+    "stpredict render runs/two_digits-1 moving-digits-predrnn-s --data moving_digits --out two.mp4": "",
+    "stpredict report runs/two_digits-1 two.json --out two": "--clips 1",
+    "stpredict info --shipped": "",
+    "stpredict info moving-digits-predrnn-s": "",
     "stpredict train demo": f"{TINY} {FEW_CLIPS} --data.workers 1",
     "stpredict evaluate runs/demo-1 --data moving_digits --out scores.json": "",
     "stpredict render runs/demo-1 --data moving_digits --clip 3 --out film.mp4": "",
@@ -56,6 +63,10 @@ RUN = {
     "stpredict evaluate runs/mine-1 runs/demo-1 --data moving_digits": "",
     "stpredict train moving_digits/predrnnpp": f"{TINY} {FEW_CLIPS}",
     "stpredict info runs/predrnnpp-1": "",
+    "stpredict train moving_rain/probabilistic --data.root ~/rain --run.folder runs/members": f"{TINY} --loss.members 2",
+    "stpredict evaluate runs/members --data moving_rain --root ~/rain --members 10 --score crps rmse spread rank_histogram calibration "
+    "--out members.json": "--limit 2",
+    "stpredict forecast runs/members ~/rain --members 10 --exceed 1 5 --out members.nc": "",
     "stpredict import model.ckpt-80000 --patch-size 4 --context 10 --out mine.safetensors": "",
     "stpredict info mine.safetensors": "",
     "stpredict import --list": "",
@@ -83,6 +94,8 @@ RUN = {
     "stpredict train longer.yaml --data.root ~/mnist --seed 1": f"{SHORT} --network.hidden [4,4,4] {FEW_CLIPS}",
     "stpredict train moving_mnist/predrnn_small --data.root ~/mnist --dry-run": f"{TINY} {FEW_CLIPS}",
     "stpredict runs --sort best": "",
+    "stpredict study convlstm-output --root ~/mnist": f"{TINY} --seeds 0 --score.clips 2 {FEW_CLIPS}",
+    "stpredict report studies/convlstm-output --out study": "",
     "stpredict evaluate runs/demo-1 --data moving_digits --split test --kernels reference": "",
     "stpredict gradients runs/predrnnpp-1 runs/demo-1 --data moving_digits --layers --teacher-forced --out gradients.png": "--clips 2",
     "stpredict export runs/demo-1 --out demo.pt2": "",
@@ -122,6 +135,7 @@ REPLACED = {"--trainer.max_steps=200": "--trainer.max_steps=2", "limit=100": "li
 """What is made smaller in Python."""
 
 RUNS = [
+    "two_digits-1",
     "demo-1",
     "demo-2",
     "short",
@@ -131,6 +145,7 @@ RUNS = [
     "predrnn-2",
     "predrnnpp-1",
     "rain",
+    "members",
     "video-1",
     "mine-1",
     "mine-2",

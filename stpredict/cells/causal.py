@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stpredict.cells.gates import Gates, gate
+from stpredict.cells.gates import Gates, convolve_parts, gate
 from stpredict.cells.remembering import expose, remember
 
 TemporalFrom = Literal["cell", "memory"]
@@ -50,7 +50,7 @@ class CausalLSTMCell(nn.Module):
         mi, mf, transformed = torch.chunk(self.m(m), 3, dim=1)
         ci, cg, cf, co = torch.chunk(self.c2m(c), 4, dim=1)
         m = remember((xi + mi + ci, xf + mf + cf, xg + cg), torch.tanh(transformed), self.forget_bias, " of m").memory
-        h = expose(xo + ho + co + self.m2o(m), self.out(torch.cat([c, m], dim=1)), torch.tanh)
+        h = expose(xo + ho + co + self.m2o(m), convolve_parts(self.out, c, m), torch.tanh)
         return h, c, m
 
 

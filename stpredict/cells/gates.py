@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,16 @@ class WindowConvolution(nn.Conv3d):
         seen = padded.unfold(2, depth, 1).permute(0, 2, 1, 5, 3, 4)
         planes = convolve(seen.flatten(2, 3).flatten(0, 1), self.weight, self.bias)
         return planes.reshape(*seen.shape[:2], *planes.shape[1:]).transpose(1, 2)
+
+
+def convolve_parts(pointwise: nn.Module, *parts: Tensor) -> Tensor:
+    """Return what a convolution of kernel size 1 makes of tensors side by side, none of which is copied to lie so."""
+    convolve_part: Any = functional.conv2d if parts[0].ndim == 4 else functional.conv3d
+    weights = torch.split(cast(Tensor, pointwise.weight), [part.shape[1] for part in parts], dim=1)
+    first, *others = (convolve_part(part, weight) for part, weight in zip(parts, weights, strict=True))
+    made: Tensor = sum(others, first)
+    bias = cast(Tensor | None, pointwise.bias)
+    return made if bias is None else made + bias.reshape(-1, *(1,) * (made.ndim - 2))
 
 
 def zeros(like: nn.Module, batch: int, channels: int, *grid: int) -> Tensor:

@@ -201,7 +201,7 @@ def _render(arguments: argparse.Namespace) -> int:
     if useless and not ranked:
         raise UserError(f"{', '.join(useless)} belong(s) to --worst N or --best N: add one of them, or leave it out")
 
-    from stpredict.fitting import check_fit
+    from stpredict.fitting import check_fit, unlike_training
     from stpredict.forecasts import SavedForecasts
     from stpredict.metrics import create_scores
     from stpredict.render.film import check_settings
@@ -221,6 +221,8 @@ def _render(arguments: argparse.Namespace) -> int:
         if isinstance(predictor, SavedForecasts):
             for warning in predictor.warnings:
                 print(f"stpredict: {warning}", file=sys.stderr)
+        for warning in unlike_training(predictor.name, predictor, data):
+            print(f"stpredict: {warning}", file=sys.stderr)
     print(arguments.out)
     return 0
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import stpredict
-from stpredict.cli import about, cards, doctor, elsewhere, films, gradients, importing, inside, report, runs, scoring, training
+from stpredict.cli import about, cards, doctor, elsewhere, films, gradients, importing, inside, report, runs, scoring, study, training
 from stpredict.cli.options import Parser, kernels_as_asked
 from stpredict.errors import UserError, nearest
 
@@ -91,6 +91,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"stpredict {stpredict.__version__}")
     parser.set_defaults(takes_overrides=False)
     commands = parser.add_group()
-    for group in (training, runs, scoring, films, report, gradients, inside, cards, importing, elsewhere, doctor, about):
+    for group in (training, study, runs, scoring, films, report, gradients, inside, cards, importing, elsewhere, doctor, about):
         group.add_commands(commands)
     return parser

@@ -18,7 +18,7 @@ def add_commands(commands: Commands) -> None:
         "make a page of runs, scores and films that opens in a browser",
         "stpredict report runs/demo-1 --limit 100 --out demo",
     )
-    words = "a run folder, a predictor file, a baseline, saved forecasts, or scores that evaluate wrote (.json)"
+    words = "a run folder, a predictor file, a baseline, saved forecasts, scores that evaluate wrote (.json), or the folder of a study"
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help=words)
     parser.add_argument("--out", metavar="FOLDER", required=True, type=Path, help="the folder of the page, new or of an earlier report")
     parser.add_argument("--data", dest="card", metavar="CARD", help="the data that all are scored on (default: what each was trained on)")

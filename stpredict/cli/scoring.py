@@ -33,7 +33,8 @@ KNOWN = (
     "mse mae mse_sum mae_sum ssim psnr (the default, with csi where there are thresholds); rmse rmse_sum ssim_uniform ssim_range2 "
     "gradient_difference lpips lpips_unscaled; of events at thresholds csi csi_per_lead csi_pool4 csi_pool16 pod far sucr bias hss "
     "hss_per_lead fss; of rain balanced_mse balanced_mae rain_mse rain_mae; of detail log_spectral_distance small_scale_power "
-    "power_ratio; of ensembles crps crps_fair rank_histogram; or package.module:Class"
+    "power_ratio; of ensembles crps crps_fair rank_histogram spread spread_skill brier reliability calibration power_ratio_members; "
+    "or package.module:Class"
 )
 
 

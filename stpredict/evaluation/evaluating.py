@@ -24,6 +24,7 @@ from stpredict.evaluation.clips import check_films, film_name, own_batches
 from stpredict.evaluation.contestants import DIGEST_SIZE, clips_of_all, describe, open_contestants, with_training_means
 from stpredict.evaluation.saving import saving
 from stpredict.evaluation.scoring import Judge, Tally, forecast_batch, gather_lists, selected
+from stpredict.fitting import unlike_training
 from stpredict.forecasts import ForecastWriter, SavedForecasts, clip_digests, truth_hash
 from stpredict.frames import FrameSpec
 from stpredict.metrics import RunningScore, better_direction, create_scores, default_scores
@@ -157,6 +158,7 @@ def prepare(
     where = choose_device(device)
     contestants, asked, training = open_contestants(predictors, data, baselines, training_clips, where)
     indices, warnings = clips_of_all(contestants, data, count)
+    warnings += [sentence for name, one in contestants.items() for sentence in unlike_training(name, one, data)]
     if save_forecasts is not None and asked != 1:
         raise UserError(f"A forecast file holds the forecasts of one predictor: evaluate one to write {save_forecasts}, not {asked}")
     if skill is not None and skill not in contestants:

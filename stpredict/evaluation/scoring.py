@@ -19,6 +19,7 @@ from stpredict.frames import Batch, FrameSpec
 from stpredict.metrics import RunningScore, Score
 from stpredict.metrics.bootstrap import Draw, Numbers
 from stpredict.metrics.running import as_numbers, overall
+from stpredict.predictor import Predictor
 from stpredict.processes import Processes
 from stpredict.protocols import Protocol
 from stpredict.rain import in_units
@@ -162,7 +163,9 @@ def forecast_batch(predictor: Any, name: str, batch: Batch, physical: Tensor, da
         saved = predictor.forecast_batch(batch, physical, data)
         return saved if members is None or saved.ndim > truth.ndim else saved.unsqueeze(1)
     known = None if batch.known is None else batch.known.to(physical.device)
-    ensemble = {} if members is None else {"members": members}
+    ensemble: dict[str, Any] = {} if members is None else {"members": members}
+    if members is not None and isinstance(predictor, Predictor):
+        ensemble["indices"] = batch.indices
     forecast = predictor.forecast(observed, data.horizon, known=known, **ensemble)
     wanted = tuple(truth.shape) if members is None else (len(truth), members, *truth.shape[1:])
     if not isinstance(forecast, Tensor) or forecast.shape != wanted:

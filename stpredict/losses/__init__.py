@@ -16,7 +16,7 @@ from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
 from stpredict.losses.pixels import error
 
-__all__ = ["LOSSES", "Loss", "WeightedSum", "error", "make_loss"]
+__all__ = ["LOSSES", "Loss", "WeightedSum", "by_member", "error", "make_loss", "members_of"]
 
 LOSSES = {
     "l2": "stpredict.losses.pixels:L2",
@@ -26,12 +26,18 @@ LOSSES = {
     "rain-weighted": "stpredict.losses.rain:RainWeighted",
     "multi-scale": "stpredict.losses.structure:MultiScale",
     "ssim": "stpredict.losses.structure:Dissimilarity",
+    "crps": "stpredict.losses.probabilistic:RankedProbability",
+    "almost-fair-crps": "stpredict.losses.probabilistic:AlmostFair",
     "sum": "stpredict.losses:WeightedSum",
 }
 
 
 class Loss(Protocol):
-    """A training loss; one of your own is any object that can be called like this."""
+    """A training loss; one of your own is any object that can be called like this.
+
+    A loss with an attribute ``members`` above 1 is given predictions ``(B, M, T, C, H, W)`` of so many members, and targets and mask as
+    ever (:mod:`stpredict.losses.probabilistic`).
+    """
 
     def __call__(self, predictions: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the loss and its count, both scalars, of scaled frames ``(B, T, C, H, W)``.
@@ -41,7 +47,13 @@ class Loss(Protocol):
 
 
 class WeightedSum:
-    """Several losses, each with a weight; all of them are divided by the same count, that of the valid pixels."""
+    """Several losses, each with a weight; all of them are divided by the same count, that of the valid pixels.
+
+    Where one of them takes members, those that take none see the mean of the members.
+
+    Attributes:
+        members: how many members the terms that take any are given; 1 if none does.
+    """
 
     def __init__(self, terms: list[dict[str, Any]], spec: FrameSpec) -> None:
         """Make the losses.
@@ -60,11 +72,26 @@ class WeightedSum:
             settings = dict(term)
             weight = convert(float, settings.pop("weight", 1.0), "loss.terms.weight")
             self.terms.append((weight, make_loss(settings, spec)))
+        sizes = sorted({members_of(loss) for _, loss in self.terms} - {1})
+        if len(sizes) > 1:
+            raise UserError(f"All terms of a loss see the same members: set their 'members' to {sizes[0]} or to {sizes[1]}, not to both")
+        self.members = sizes[0] if sizes else 1
 
     def __call__(self, predictions: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weighted sum and the number of valid pixels."""
-        sums = [weight * loss(predictions, targets, valid)[0] for weight, loss in self.terms]
+        mean = predictions.mean(1) if predictions.ndim > targets.ndim else predictions
+        sums = [weight * loss(mean if members_of(loss) == 1 else predictions, targets, valid)[0] for weight, loss in self.terms]
         return sum(sums[1:], sums[0]), valid.sum()
+
+
+def members_of(loss: Loss) -> int:
+    """Return how many members a loss is given of each clip; 1 for one that takes single predictions."""
+    return int(getattr(loss, "members", 1))
+
+
+def by_member(predictions: Tensor, members: int) -> Tensor:
+    """Return the predictions ``(B * M, T, C, H, W)`` of clips as a loss takes them; of one member, as they are."""
+    return predictions if members == 1 else predictions.reshape(-1, members, *predictions.shape[1:])
 
 
 def make_loss(settings: Mapping[str, Any], spec: FrameSpec) -> Loss:

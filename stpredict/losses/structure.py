@@ -38,13 +38,13 @@ class MultiScale:
         difference, there = error(predictions, targets, valid).flatten(0, 1), valid.flatten(0, 1).to(torch.float32)
         total = difference.new_zeros(())
         for size in self.sizes:
-            counts, sums = _sums(there, size), _sums(difference, size)
+            counts, sums = square_sums(there, size), square_sums(difference, size)
             means = sums / counts.clamp(min=1.0)
             total = total + (counts * (self.l1 * means.abs() + self.l2 * means.square())).sum()
         return total / len(self.sizes), valid.sum()
 
 
-def _sums(images: Tensor, size: int) -> Tensor:
+def square_sums(images: Tensor, size: int) -> Tensor:
     """Return the sums of ``(N, C, H, W)`` over squares, smaller ones at the right and at the bottom."""
     height, width = images.shape[-2:]
     padded = functional.pad(images, (0, -width % size, 0, -height % size))

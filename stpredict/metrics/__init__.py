@@ -50,9 +50,15 @@ FURTHER_SCORES = {
     "log_spectral_distance": "stpredict.metrics.spectrum:LogSpectralDistance",
     "small_scale_power": "stpredict.metrics.spectrum:SmallScalePower",
     "power_ratio": "stpredict.metrics.spectrum:PowerRatio",
+    "power_ratio_members": "stpredict.metrics.spectrum:MemberPowerRatio",
     "crps": "stpredict.metrics.crps:RankedProbability",
     "crps_fair": "stpredict.metrics.crps:FairRankedProbability",
     "rank_histogram": "stpredict.metrics.ranks:RankHistogram",
+    "spread": "stpredict.metrics.spread:Spread",
+    "spread_skill": "stpredict.metrics.spread:SpreadSkill",
+    "brier": "stpredict.metrics.reliability:BrierScore",
+    "reliability": "stpredict.metrics.reliability:Reliability",
+    "calibration": "stpredict.metrics.reliability:Calibration",
 }
 """The scores that are taken when they are named; ``csi`` also where the frame spec has thresholds."""
 
@@ -65,6 +71,7 @@ class Score(Protocol):
     * ``better``: ``"lower"`` or ``"higher"``, which direction is better;
     * ``perfect``: the number of a perfect forecast, with which skill over a baseline can be said;
     * ``parts(spec)``: names of the several numbers that it has, such as one for each threshold;
+    * ``name_parts(spec, count)``: the same, where what they are depends on how many there are;
     * ``value(totals, weights)``: what becomes of summed totals and weights, arrays ``(..., N)`` or with axes behind N, as ``(..., N)``;
       left out, totals over weights;
     * ``summary(values)``: the one number for several, ``(..., N)`` to ``(...,)``; left out, their mean;

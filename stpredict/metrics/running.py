@@ -167,6 +167,9 @@ def ratio(totals: Numbers, weights: Numbers) -> Numbers:
 
 def names_of_parts(score: Any, spec: Any, count: int) -> Sequence[str]:
     """Return what the several numbers of a score are called: as it says, else by their position."""
+    name_parts = getattr(score, "name_parts", None)
+    if callable(name_parts):
+        return tuple(name_parts(spec, count))
     parts = getattr(score, "parts", None)
     return tuple(parts(spec)) if callable(parts) else tuple(str(number) for number in range(count))
 

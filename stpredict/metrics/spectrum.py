@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stpredict.frames import FrameSpec
 from stpredict.metrics.bootstrap import Numbers
+from stpredict.metrics.crps import as_members
 from stpredict.metrics.pixels import scored_frames
 
 SMALL = 8.0
@@ -110,3 +111,15 @@ class PowerRatio:
         """Return the spectra of forecast and truth without wavenumber 0, ``(B, T, K - 1)``."""
         first, second, _ = spectra(prediction, truth, spec)
         return first[..., 1:], second[..., 1:]
+
+
+class MemberPowerRatio(PowerRatio):
+    """The same of each member of an ensemble, whose powers are averaged; of their mean, which is smoother than any, is the other."""
+
+    name = "power_ratio_members"
+    takes_members = True
+
+    def __call__(self, prediction: Tensor, truth: Tensor, spec: FrameSpec) -> tuple[Tensor, Tensor]:
+        """Return the mean spectrum of the members and that of the truth without wavenumber 0, ``(B, T, K - 1)``."""
+        found = [super(MemberPowerRatio, self).__call__(member, truth, spec) for member in as_members(prediction, truth).unbind(1)]
+        return torch.stack([first for first, _ in found]).mean(0), found[0][1]

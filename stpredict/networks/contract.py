@@ -40,7 +40,9 @@ class RecurrentNetwork(nn.Module, ABC):
         predicts_context: True when every step predicts the next frame; False for an encoder-forecaster.
         patch_size: height and width of the frames given to a step are multiples of it.
         takes_valid: True when a step's frame carries the mask ``valid`` as C more channels (1 = a value exists).
-        stochastic: True when ``prepare`` uses its draws in a forecast, so that members differ.
+        stochastic: True when ``prepare`` uses its draws in a forecast, or there are noise inputs, so that members differ.
+        known_channels: K of the known inputs of a step, those of noise included.
+        noise_channels: how many of these, the last ones, are noise that the program draws (``network.noise_channels``).
         training_settings: settings that change no forecast, such as ``dropout``.
     """
 
@@ -48,6 +50,8 @@ class RecurrentNetwork(nn.Module, ABC):
     patch_size: int = 1
     takes_valid: bool = False
     stochastic: bool = False
+    known_channels: int = 0
+    noise_channels: int = 0
     training_settings: tuple[str, ...] = ()
 
     @abstractmethod
@@ -77,7 +81,9 @@ class DirectNetwork(nn.Module, ABC):
         predicts_context: always False.
         patch_size: height and width of its frames are multiples of it.
         takes_valid: True when observed frames carry the mask ``valid`` as C more channels.
-        stochastic: always False.
+        stochastic: True when there are noise inputs.
+        known_channels: K of the known inputs of a frame, those of noise included.
+        noise_channels: how many of these, the last ones, are noise that the program draws.
         training_settings: settings that change no forecast, such as ``drop_path``.
     """
 
@@ -85,6 +91,8 @@ class DirectNetwork(nn.Module, ABC):
     patch_size: int = 1
     takes_valid: bool = False
     stochastic: bool = False
+    known_channels: int = 0
+    noise_channels: int = 0
     training_settings: tuple[str, ...] = ()
 
     def prepare(self, batch: int, draws: Draws | None = None) -> Constants:
@@ -92,8 +100,12 @@ class DirectNetwork(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def forecast(self, observed: Tensor, horizon: int, known: Tensor | None = None, constants: Constants = None) -> Tensor:
+    def forecast(
+        self, observed: Tensor, horizon: int, known: Tensor | None = None, constants: Constants = None
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """Take ``(B, context, C, H, W)`` and return ``(B, horizon, C, H, W)``, scaled; longer horizons by feeding itself.
+
+        It may return a pair: the frames, and ``(B,)`` a term of the training loss of each sample, or None.
 
         ``known`` is ``(B, context + horizon, K, H, W)``. ``constants`` is what ``prepare`` has returned; where that is None it is not
         passed, so that a network without a ``prepare`` of its own may leave this argument out of its signature.
@@ -101,3 +113,8 @@ class DirectNetwork(nn.Module, ABC):
 
 
 Network = RecurrentNetwork | DirectNetwork
+
+
+def given_channels(network: Network) -> int:
+    """Return how many known inputs a network wants of whoever gives it frames: all but its noise, which the program draws."""
+    return network.known_channels - network.noise_channels

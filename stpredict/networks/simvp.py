@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stpredict.cells.gated_attention import GatedAttentionBlock
 from stpredict.cells.inception import InceptionUNet, inception_groups
 from stpredict.cells.resampling import ResamplingConvolution
+from stpredict.devices import carry
 from stpredict.draws import Draws
 from stpredict.errors import UserError
 from stpredict.networks.contract import DirectNetwork
@@ -119,7 +120,7 @@ class SimVP(DirectNetwork):
         if observed.shape[1] < self.context:
             raise UserError(f"The network takes {self.context} observed frames and was given {observed.shape[1]}")
         passes = -(-horizon // self.context)
-        kept = None if constants is None else self._draw_kept(constants, passes).to(observed.device)
+        kept = None if constants is None else carry(self._draw_kept(constants, passes), observed.device)
         start = observed.shape[1] - self.context
         fed, future = observed[:, start:], []
         for number in range(passes):

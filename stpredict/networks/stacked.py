@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stpredict.cells.gates import Gates, Norm, zeros
+from stpredict.devices import carry
 from stpredict.draws import Draws
 from stpredict.errors import UserError
 from stpredict.networks.contract import Constants, RecurrentNetwork, State, Step
@@ -192,7 +193,7 @@ def draw_masks(draws: Draws, stacks: Sequence[Sequence[int]], dropout: float, li
     """
     widths = [width for stack in stacks for layer, own in enumerate(stack) for width in ((stack[layer - 1], own) if layer else (own,))]
     kept = draws.uniform("dropout", sum(widths)) >= dropout
-    scaled = (kept / (1.0 - dropout)).to(device=like.device, dtype=like.dtype)
+    scaled = carry((kept / (1.0 - dropout)).to(like.dtype), like.device)
     masks = iter(torch.split(scaled.reshape(len(kept), -1, *(1,) * (like.ndim - 2)), widths, dim=1))
     return [tuple(Masks(next(masks) if layer else None, next(masks)) for layer in range(len(stack))) for stack in stacks]
 

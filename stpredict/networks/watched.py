@@ -20,6 +20,7 @@ class WatchedNetwork(RecurrentNetwork):
         super().__init__()
         self.network = network
         self.predicts_context, self.patch_size, self.takes_valid = network.predicts_context, network.patch_size, network.takes_valid
+        self.known_channels, self.noise_channels = network.known_channels, network.noise_channels
         self.stochastic, self.steps = network.stochastic, 0
 
     def initial_state(self, batch: int, height: int, width: int) -> State:

@@ -16,6 +16,7 @@ from stpredict.page.markup import details, escape, facts, is_number, name, table
 from stpredict.page.series import script_data, series_of
 from stpredict.page.sheets import sheet_html
 from stpredict.page.story import Run, Story
+from stpredict.page.studies import study_html
 
 FILMS = "films"
 """The folder beside the page that holds its films."""
@@ -81,6 +82,7 @@ def page_html(story: Story, address: Callable[[str], str | None], embedded: bool
         "media-src 'self' file: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
     )
     parts = {
+        "studies": ("What was asked", "\n".join(map(study_html, story.studies))),
         "runs": ("What was trained", _runs(story)),
         "scores": ("Scores", _sheets(story)),
         "films": ("Films", _films(story, address, embedded)),

@@ -266,6 +266,8 @@ function startPlots() {
     if (sheet.scores.length) leadPlot(section.querySelector(".plot.leads"), sheet);
     const spectra = section.querySelector(".plot.spectra");
     if (spectra) spectrumPlot(spectra, sheet);
+    const ensembles = section.querySelector(".plot.ensembles");
+    if (ensembles) ensemblePlot(ensembles, sheet.ensembles);
   }
   const curves = document.querySelector(".plot.curves");
   if (curves && DATA.curves.length) curvePlot(curves);
@@ -328,6 +330,29 @@ function spectrumPlot(box, sheet) {
   };
   if (leads) plot.controls.append(select("Lead", ["mean", ...Array.from({ length: leads }, (_, lead) => `${lead + 1}`)], show).label);
   show(0);
+}
+
+function ensemblePlot(box, plots) {
+  const plot = new Plot(box, "Ensembles");
+  const leads = Math.max(0, ...plots.flatMap(({ lines }) => lines.flatMap(({ points }) => points.map((point) => point[4].length))));
+  const state = { plot: 0, lead: 0 };
+  const show = () => {
+    const { name, x, y, mark, wavelengths, lines } = plots[state.plot];
+    const say = (value) => `${x}: ${spoken(value)}`;
+    plot.show({
+      title: [named(name), element("span", { class: "small" }, `; ${mark} is right`)],
+      x: wavelengths ? { label: x, log: true, reverse: true, say } : { label: x, say },
+      y: wavelengths ? { label: y, log: true, mark, least: 0.01, high: true } : { label: y, mark, high: true },
+      bands: true,
+      lines: lines.map(({ series, points }) => ({
+        series,
+        points: points.map(([place, mean, low, high, values]) => (state.lead ? { x: place, y: values[state.lead - 1] ?? null } : { x: place, y: mean, low, high })),
+      })),
+    });
+  };
+  plot.controls.append(select("Show", plots.map(({ name }) => name), (index) => { state.plot = index; show(); }).label);
+  if (leads) plot.controls.append(select("Lead", ["mean", ...Array.from({ length: leads }, (_, lead) => `${lead + 1}`)], (index) => { state.lead = index; show(); }).label);
+  show();
 }
 
 function curvePlot(box) {

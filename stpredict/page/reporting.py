@@ -53,7 +53,8 @@ def report(
     The same sources give the same bytes. What cannot be scored, since it does not fit the data, is named on the page.
 
     Args:
-        sources: run folders, predictor files, names of baselines, saved forecasts, and scores that ``evaluate`` wrote (``.json``).
+        sources: run folders, predictor files, names of baselines, saved forecasts, scores that ``evaluate`` wrote (``.json``), and
+            folders of studies, whose runs stand with the scores that they have.
         out: the folder to write: ``index.html``, ``films``, ``scores.json`` and ``scores.csv``. It is new, empty, or holds an earlier
             report, which is replaced when the new one is whole. Or a file ``.html``, which then holds everything.
         data: the card that all are scored on (default: what each was trained on).
@@ -185,9 +186,11 @@ def _story(found: _Found, films: Path, alone: bool = False) -> Story:
         runs.append(tell_run(run, run_commands(run, file, found.questions, scored_in, clip), file))
     sheets = found.joined.sheets
     names = list(dict.fromkeys(name for scores in sheets for name, kind in kinds_of(scores).items() if kind != "baseline"))
+    asked = [study.name for study in found.sources.studies]
     return Story(
-        title=found.title or title_of(names or [run.name for run in runs], [scores.card for scores in sheets]),
+        title=found.title or title_of(asked or names or [run.name for run in runs], [scores.card for scores in sheets]),
         lead=lead_of(found.sources.runs, sheets, found.questions.by),
+        studies=tuple(found.sources.studies),
         runs=tuple(runs),
         sheets=tuple(Sheet(heading_of(scores), scores.to_dict()) for scores in sheets),
         films=tuple(stories),
@@ -203,6 +206,10 @@ def _files(found: _Found) -> dict[str, tuple[str, str]]:
     for number, scores in enumerate(found.joined.sheets, start=1):
         stem, about = "scores" if number == 1 else f"scores-{number}", f"the numbers of {heading_of(scores)}"
         files |= {f"{stem}.json": (about, scores.json()), f"{stem}.csv": (about, scores.csv())}
+    for number, study in enumerate(found.sources.studies, start=1):
+        stem = "study" if number == 1 else f"study-{number}"
+        about = f"what the study {study.name} found"
+        files |= {f"{stem}.json": (about, study.json()), f"{stem}.csv": (about, study.csv())}
     for place, run in enumerate(found.sources.runs, start=1):
         text = config_text(run)
         files |= {_config_name(place): (f"the config of {run.name}", text)} if text else {}

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stpredict.page.ensembles import MEMBER_SPECTRA, ensemble_plots
 from stpredict.page.markup import is_number
 from stpredict.page.story import Sheet, Story
 
@@ -32,7 +33,7 @@ def scores_of(sheet: Sheet) -> list[str]:
 
 def score_names(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the names of the scores that any predictor has, without the spectra."""
-    return list(dict.fromkeys(score for scores in rows.values() for score in scores if score != SPECTRA))
+    return list(dict.fromkeys(score for scores in rows.values() for score in scores if score not in (SPECTRA, MEMBER_SPECTRA)))
 
 
 def spectra_of(sheet: Sheet) -> Mapping[str, Any]:
@@ -102,6 +103,7 @@ def _sheet(sheet: Sheet, numbers: Mapping[str, int]) -> dict[str, Any]:
             for score in scores_of(sheet)
         ],
         "spectra": [_spectrum(numbers[predictor], found) for predictor, found in spectra_of(sheet).items()],
+        "ensembles": ensemble_plots(sheet, numbers),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stpredict.page.ensembles import ensemble_plots
 from stpredict.page.markup import decimals, details, escape, facts, interval, is_number, name, number, table
 from stpredict.page.series import predictors_of, score_names, scores_of, spectra_of
 from stpredict.page.story import Sheet
@@ -32,7 +33,8 @@ def sheet_html(sheet: Sheet, index: int, shown: Mapping[int, str]) -> str:
         _means(sheet),
         f'<p class="small">{_explanation(scores)}</p>',
         '<div class="chooser"></div><div class="plots"><figure class="plot leads"></figure>',
-        '<figure class="plot spectra"></figure></div>' if spectra_of(sheet) else "</div>",
+        '<figure class="plot spectra"></figure>' if spectra_of(sheet) else "",
+        '<figure class="plot ensembles"></figure></div>' if ensemble_plots(sheet, dict.fromkeys(predictors_of(sheet), 0)) else "</div>",
         _over(sheet),
         _by_part(sheet),
         _by_lead(sheet),

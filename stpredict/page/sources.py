@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from stpredict.baselines import BASELINES
 from stpredict.errors import UserError
 from stpredict.page.runs import RunFolder, is_run, open_run
-from stpredict.predictor import Predictor, free_name, load_predictor
+from stpredict.predictor import Predictor, free_name, is_known_name, load_predictor
 from stpredict.results import Scores
+from stpredict.study import Summary, is_study, read_summary
+from stpredict.study.scoring import BASELINES, SCORES
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Sources:
         runs: the runs, whole or not.
         contestants: what can be scored.
         scores: file -> scores that were found before.
+        studies: what studies found; their runs are among the runs.
         warnings: what could not be used.
     """
 
     runs: list[RunFolder] = field(default_factory=list)
     contestants: list[Contestant] = field(default_factory=list)
     scores: dict[str, Scores] = field(default_factory=dict)
+    studies: list[Summary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -102,8 +105,10 @@ def open_sources(names: Sequence[str | Path], options: DataOptions, *, allow: Co
     sources, taken = Sources(), set[str]()
     for name in names:
         path = Path(name)
-        if str(name) not in BASELINES and path.is_dir() and is_run(path):
+        if not is_known_name(name) and path.is_dir() and is_run(path):
             _add_run(sources, path, str(name), options, taken, allow, device)
+        elif not is_known_name(name) and path.is_dir() and is_study(path):
+            _add_study(sources, path, taken)
         elif path.suffix == ".json" and path.is_file():
             sources.scores[str(name)] = Scores.read(path)
         else:
@@ -113,6 +118,23 @@ def open_sources(names: Sequence[str | Path], options: DataOptions, *, allow: Co
             data = predictor.provenance.get("data") if isinstance(predictor, Predictor) else None
             sources.contestants.append(Contestant(str(name), predictor, _wanted(predictor, data or {}, options)))
     return sources
+
+
+def _add_study(sources: Sources, path: Path, taken: set[str]) -> None:
+    """Add a study with its runs, as they were scored; they are not scored again."""
+    summary = read_summary(path)
+    sources.studies.append(summary)
+    if summary.missing:
+        done = len(summary.runs) - len(summary.missing)
+        sources.warnings.append(f"The study '{summary.name}' is not whole: {done} of {len(summary.runs)} runs are scored")
+    sources.warnings += summary.warnings
+    for name, about in summary.runs.items():
+        if (path / name).is_dir():
+            sources.runs.append(open_run(path / name, unique(name, taken)))
+        if about["scored"]:
+            sources.scores[str(path / name)] = Scores.read(path / SCORES / f"{name}.json")
+    if summary.baselines:
+        sources.scores[str(path / BASELINES)] = Scores.read(path / SCORES / f"{BASELINES}.json")
 
 
 def _refuse_folder_of_runs(path: Path) -> None:

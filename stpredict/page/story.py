@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stpredict.showing import ClipFilms
+    from stpredict.study import Summary
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Story:
     Attributes:
         title: of the page.
         lead: what there is to see, and what is the best; a paragraph for each line.
+        studies: questions, and what several runs of each variant answered.
         runs: what was trained.
         sheets: scores; sheets are told apart, since their numbers cannot be compared.
         films: of chosen clips.
@@ -88,3 +90,4 @@ class Story:
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    studies: tuple[Summary, ...] = ()

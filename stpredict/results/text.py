@@ -88,6 +88,7 @@ class Sheet:
         rows: the cells of each predictor.
         breaks: the rows above which a line is drawn.
         note: what stands below it.
+        first: heading of the first column.
     """
 
     title: str
@@ -95,12 +96,13 @@ class Sheet:
     rows: Mapping[str, Sequence[Cell]]
     breaks: Sequence[str] = ()
     note: str = ""
+    first: str = "predictor"
 
     def table(self) -> Table:
         """Return the table for a terminal, intervals in short below their numbers."""
         note = self.note.replace("in brackets", "below each number")
         table = Table(title=Text(self.title), caption=Text(note) if note else None)
-        table.add_column("predictor", overflow="fold")
+        table.add_column(Text(self.first), overflow="fold")
         for heading in self.headings:
             table.add_column(Text(heading), justify="right", overflow="fold")  # a number that is cut off is another number
         for name, cells in self.rows.items():
@@ -111,7 +113,7 @@ class Sheet:
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        lines = ["| predictor | " + " | ".join(_escape_markdown(heading) for heading in self.headings) + " |"]
+        lines = [f"| {_escape_markdown(self.first)} | " + " | ".join(_escape_markdown(heading) for heading in self.headings) + " |"]
         lines.append("|---|" + "---:|" * len(self.headings))
         for name, cells in self.rows.items():
             texts = [" ".join([f"**{cell.number}**" if cell.bold else cell.number, cell.interval]).strip() for cell in cells]
@@ -124,7 +126,7 @@ class Sheet:
         caption = _escape_latex(self.title + (f"; {self.note}" if self.note else ""))
         lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
         lines += [rf"\begin{{tabular}}{{l{'r' * len(self.headings)}}}", r"\toprule"]
-        lines += [" & ".join(["predictor", *map(_escape_latex, self.headings)]) + r" \\", r"\midrule"]
+        lines += [" & ".join([_escape_latex(self.first), *map(_escape_latex, self.headings)]) + r" \\", r"\midrule"]
         for name, cells in self.rows.items():
             lines += [r"\midrule"] if name in self.breaks else []
             lines.append(" & ".join([_escape_latex(name), *map(_latex_cell, cells)]) + r" \\")

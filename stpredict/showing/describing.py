@@ -9,6 +9,7 @@ from stpredict.costs import measure_costs
 from stpredict.errors import UserError
 from stpredict.forecasts import SavedForecasts
 from stpredict.predictor import Predictor, load_predictor
+from stpredict.shipped import FOLDER, read_index
 from stpredict.showing.maps import span
 
 
@@ -38,7 +39,23 @@ def describe_predictor(source: str | Path, allow: Collection[str] = ()) -> str:
     if spec.grid is not None:
         lines.append(f"grid        {spec.grid.projection}, corners {spec.grid.corners}, row 0 in the {spec.grid.row_origin}")
     lines += [f"{key:11} {value}" for key, value in predictor.provenance.items() if value is not None]
+    lines += _describe_shipped(str(source))
     return "\n".join(lines)
+
+
+def _describe_shipped(name: str) -> list[str]:
+    """Say what the index and the model card of a shipped predictor add."""
+    one = read_index().get(name)
+    if one is None:
+        return []
+    return [
+        f"about       {one.about}",
+        f"score       {one.result()}, of {one.clips} clips of {one.data}'s split {one.split}, protocol {one.protocol}",
+        f"training    {one.steps:,} steps in {span(one.seconds)}",
+        f"licence     {one.licence}",
+        f"file        {one.size:,} bytes, weights as bf16, SHA-256 {one.sha256}",
+        f"model card  {FOLDER / f'{name}.md'}",
+    ]
 
 
 def _describe_costs(predictor: Predictor) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 
 from stpredict.cells.eidetic import EideticLSTMCell
 from stpredict.errors import UserError
+from stpredict.libraries import first_line
 from stpredict.networks.contract import Network
 from stpredict.networks.watched import cells_of, highways_of
 
@@ -41,9 +42,8 @@ def compile_cells(network: Network, name: str, device: torch.device) -> None:
     try:
         torch.compile(_anything, dynamic=False)(torch.ones(2, device=device))
     except torch._dynamo.exc.TorchDynamoException as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         need = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler such as g++ and the headers of Python"
-        raise UserError(f"trainer.compile needs {need}, and torch could compile nothing here ({reason}): leave it out") from None
+        raise UserError(f"trainer.compile needs {need}, and torch could compile nothing here ({first_line(error)}): leave it out") from None
     for cell in cells:
         cell.compile(dynamic=False)
 

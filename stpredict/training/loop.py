@@ -156,7 +156,7 @@ def _fit(work: Work, run: Run, checkpoint: Checkpoint | None, progress: bool, sa
                 if validation:
                     told = ", ".join(f"{name.replace('_', ' ')} {value:.6f}" for name, value in validation.items())
                     shown.say(f"step {state.step}: {told}")
-                    _note_score(work, run, state, validation["validation_mse"])
+                    _note_score(work, run, state, validation)
                     ended = _is_stale(settings, state)
                     if log is not None:
                         with state.averaged(work.network):
@@ -241,11 +241,12 @@ def _complain(work: Work, state: State, number: int, shown: TrainingProgress) ->
         )
 
 
-def _note_score(work: Work, run: Run, state: State, score: float) -> None:
+def _note_score(work: Work, run: Run, state: State, validation: Mapping[str, float]) -> None:
     """Keep the predictor if its score is the best so far."""
-    if state.is_best(score, work.settings.optimizer.plateau_patience) and work.processes.first:
+    if state.is_best(validation[work.chosen_by], work.settings.optimizer.plateau_patience) and work.processes.first:
+        noted = {name: validation[name] for name in ("validation_mse", work.chosen_by)}
         with state.averaged(work.network):
-            work.predictor(_provenance(work, run, state.step, score)).save(run.folder / "best.safetensors")
+            work.predictor(_provenance(work, run, state.step, noted)).save(run.folder / "best.safetensors")
 
 
 def _figures(work: Work, state: State, outcome: Outcome) -> dict[str, float]:
@@ -260,7 +261,7 @@ def _save(work: Work, run: Run, state: State, writer: CheckpointWriter) -> None:
     trainer = work.settings.trainer
     weights, moved = work.network.state_dict(), optimizer_tensors(work.optimizer)
     checkpoint = Checkpoint(state.step, weights, moved, state.best, {**exact_facts(work), "state": state.plain()}, ema=state.ema)
-    predictor = work.predictor(_provenance(work, run, state.step, None))
+    predictor = work.predictor(_provenance(work, run, state.step, {"validation_mse": None}))
     milestone = bool(trainer.milestone_every) and state.step % trainer.milestone_every == 0
 
     def save_predictor(copied: Checkpoint) -> None:
@@ -269,9 +270,9 @@ def _save(work: Work, run: Run, state: State, writer: CheckpointWriter) -> None:
     writer.write(checkpoint, run.checkpoints, trainer.keep, milestone, save_predictor)
 
 
-def _provenance(work: Work, run: Run, step: int, score: float | None) -> dict[str, Any]:
+def _provenance(work: Work, run: Run, step: int, validation: Mapping[str, float | None]) -> dict[str, Any]:
     data = {key: value for key, value in work.settings.to_dict()["data"].items() if key not in ("root", "workers", "batch_size")}
-    return {"run": run.folder.resolve().name, "step": step, "validation_mse": score, "data": data, "seed": work.settings.seed}
+    return {"run": run.folder.resolve().name, "step": step, **validation, "data": data, "seed": work.settings.seed}
 
 
 def _show_pictures(work: Work, run: Run, log: Log, step: int, trackers: Sequence[Tracker]) -> None:

@@ -30,7 +30,7 @@ SORT_KEYS = ("name", "network", "data", "state", "step", "best", "loss", "second
 _SHOWN_ANYWAY = ("name", "run.folder", "network.name", "data.card", "trainer.max_steps")
 """Keys of a config that have a column of their own, or say no more than the folder's name."""
 
-_NOT_THE_RESULT = (
+NOT_THE_RESULT = (
     "seed",
     "name",
     "data.root",
@@ -201,7 +201,7 @@ def _look_at(folder: Path, below: Path) -> RunRow:
     name = folder.relative_to(below).as_posix() if folder != below else folder.resolve().name
     plain = attempt(lambda: read_yaml(folder / "config.yaml"), nothing)
     readable = not problems
-    config = _dotted(attempt(lambda: make_settings(plain).to_dict(), plain)) if readable else {}
+    config = dotted(attempt(lambda: make_settings(plain).to_dict(), plain)) if readable else {}
     log: list[dict[str, float]] = attempt(lambda: read_log(folder / "log.csv"), [])
     saved = attempt(lambda: _provenance(folder / "last.safetensors"), nothing).get("step")
     best = attempt(lambda: _provenance(folder / "best.safetensors"), nothing)
@@ -300,11 +300,11 @@ def _age(folder: Path) -> float | None:
     return max(0.0, time.time() - max(written)) if written else None
 
 
-def _dotted(section: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def dotted(section: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Flatten sections: ``{"trainer": {"keep": 2}}`` becomes ``{"trainer.keep": 2}``."""
     flat: dict[str, Any] = {}
     for key, value in section.items():
-        flat |= _dotted(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+        flat |= dotted(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
     return flat
 
 
@@ -321,7 +321,7 @@ def _group(runs: Sequence[RunRow]) -> Iterator[SeedGroup]:
         seed = run.config.get("seed")
         if run.state != "done" or run.best is None or not math.isfinite(run.best) or not isinstance(seed, int):
             continue
-        experiment = {key: value for key, value in run.config.items() if key not in _NOT_THE_RESULT and not key.startswith("run.")}
+        experiment = {key: value for key, value in run.config.items() if key not in NOT_THE_RESULT and not key.startswith("run.")}
         seeds = together.setdefault(repr(sorted(experiment.items())), {})
         if seed not in seeds or (run.age or 0.0) < (seeds[seed].age or 0.0):
             seeds[seed] = run

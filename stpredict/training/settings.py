@@ -125,13 +125,14 @@ class TrainerSettings:
         log_every: steps between rows of the log.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32``; ``tf32``; ``bf16`` autocast; or ``fp16`` autocast with a loss scale that adapts.
-        kernels: ``auto``: convolutions on a CPU in whatever form is fastest, the same numbers within rounding; ``reference``: torch's own.
+        kernels: ``auto``: on a CPU convolutions and the like in whatever form is fastest, the same numbers within rounding, and gates kept
+            in 16 bits for the gradients; ``reference``: torch's own.
         devices: processes on this machine, on GPUs one for each.
         accumulate: parts that each process's share of a batch is worked through in, one after the other, for less memory.
         max_hours: after so many hours a start of the run saves and stops, to be resumed; None: never.
         patience: validations without a better score after which the run ends; None: it does not end early.
         threads: threads of torch in each process; None: torch's own choice.
-        recompute: keep some sqrt(T) of the T steps of a clip for the gradients and compute the rest again: less memory, more time.
+        recompute: keep some sqrt(2 T) of the T steps of a clip for the gradients and compute the rest again: less memory, more time.
         compile: let torch compile the cells of the network, which takes minutes at first: for GPUs, where a step then is fewer kernels.
             On a CPU ``kernels: auto`` is faster, and compiled cells have torch's own convolutions.
         truncate: steps of a clip through which the gradient goes back, for clips whose steps no memory holds; None: all of them.

@@ -16,6 +16,7 @@ from stpredict.devices import Arriving, autocast, carry, laid_out_like
 from stpredict.draws import Draws
 from stpredict.frames import Batch
 from stpredict.gradients import layer_norms
+from stpredict.losses import by_member
 from stpredict.sampling import draw_truth
 from stpredict.training.augmentation import augment, cut_out
 from stpredict.training.schedules import first_beta, learning_rate
@@ -123,10 +124,13 @@ def _update(work: Work, state: State, clips: _Clips, positions: Sequence[int], s
     for rows in _parts(len(positions), settings.trainer.accumulate):
         first, at = truth.shape[1] - length, 1 if work.network.predicts_context else work.clips.context
         for predictions, penalty in _stretches(work, state, clips, rows, positions[rows]):
-            part = torch.zeros((), device=work.device) if penalty is None else penalty.sum() / settings.data.batch_size
+            part = torch.zeros((), device=work.device)
+            if penalty is not None:
+                part = part + penalty.sum() / (settings.data.batch_size * work.members)
             if predictions is not None:
                 start, at = max(first, at), at + predictions.shape[1]
-                summed, _ = work.loss(predictions[:, start - at :], truth[rows, start:at], valid[rows, start:at])
+                made = by_member(predictions[:, start - at :], work.members)
+                summed, _ = work.loss(made, truth[rows, start:at], valid[rows, start:at])
                 part = part + summed / count
             if part.requires_grad:  # a stretch that nothing is asked of has no gradient
                 (part * scale).backward()  # type: ignore[no-untyped-call]
@@ -137,12 +141,20 @@ def _update(work: Work, state: State, clips: _Clips, positions: Sequence[int], s
 def _stretches(
     work: Work, state: State, clips: _Clips, rows: slice, positions: Sequence[int]
 ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    """Yield predictions and penalties of some rows, stretch by stretch."""
+    """Yield predictions and penalties of some rows, stretch by stretch; of every member of a clip, one after the other.
+
+    The members of a clip are fed the same true frames, and draw everything else for themselves.
+    """
     trainer, context, draws = work.settings.trainer, work.clips.context, Draws(work.settings.seed, state.step, tuple(positions))
     truth, valid, known = clips.truth[rows], clips.valid[rows], None if clips.known is None else clips.known[rows]
     use_truth = None
     if work.network.predicts_context:
         use_truth = carry(draw_truth(work.schedule, state.step + 1, draws, context, clips.horizon), work.device)
+    if work.members > 1:
+        draws = draws.of_members(work.members)
+        truth, valid = truth.repeat_interleave(work.members, 0), valid.repeat_interleave(work.members, 0)
+        known = None if known is None else known.repeat_interleave(work.members, 0)
+        use_truth = None if use_truth is None else use_truth.repeat_interleave(work.members, 0)
     stretches = work.along.stretches(truth, context, clips.horizon, use_truth, valid, known, draws, trainer.truncate)
     while True:
         with autocast(work.device, trainer.precision):

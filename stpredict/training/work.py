@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from stpredict.data import load_data
 from stpredict.data.clips import ClipSet
 from stpredict.devices import choose_device, put_channels_last, tune
 from stpredict.errors import UserError
-from stpredict.losses import Loss, make_loss
-from stpredict.networks import NETWORKS, DirectNetwork, Network, RecurrentNetwork, make_network
+from stpredict.losses import Loss, make_loss, members_of
+from stpredict.networks import NETWORKS, DirectNetwork, Network, RecurrentNetwork, make_network, names_of_networks
 from stpredict.predictor import Predictor, differences, load_predictor
 from stpredict.processes import Processes
 from stpredict.sampling import SCHEDULES, GrowingHorizon, Schedule
@@ -69,6 +68,16 @@ class Work:
         """Return the network."""
         return self.along.network
 
+    @property
+    def members(self) -> int:
+        """Return how many members of each clip the loss is given; 1 if it takes single predictions."""
+        return members_of(self.loss)
+
+    @property
+    def chosen_by(self) -> str:
+        """Return which validation score chooses the best predictor: the squared error, or the loss where it is one of an ensemble."""
+        return "validation_mse" if self.members == 1 else "validation_loss"
+
     def predictor(self, provenance: dict[str, Any]) -> Predictor:
         """Return the network as it is now with its frame spec."""
         settings = {key: value for key, value in self.settings.network.items() if key not in _RESERVED}
@@ -113,6 +122,12 @@ def make_work(settings: Settings, processes: Processes) -> Work:
     network = _make_network(settings, clips).to(device)
     if device.type == "cuda" and settings.trainer.precision != "fp32":
         put_channels_last(network)
+    loss = make_loss(loss_settings, clips.spec)
+    if members_of(loss) > 1 and not network.stochastic:
+        told = (
+            f"The loss '{loss_settings.get('name')}' is of an ensemble, and this network draws nothing at random, so that members are equal"
+        )
+        raise UserError(f"{told}: set network.noise_channels, such as 2")
     if isinstance(network, DirectNetwork):
         for name in ("truncate", "recompute"):
             if getattr(settings.trainer, name):
@@ -129,7 +144,7 @@ def make_work(settings: Settings, processes: Processes) -> Work:
         clips,
         validation,
         Unroll(network, clips.spec.scaled_fill, settings.trainer.recompute),
-        make_loss(loss_settings, clips.spec),
+        loss,
         build(SCHEDULES[settings.sampling.get("name", "none")], schedule_settings, where="sampling", read_elsewhere=_GROWING),
         build(GrowingHorizon, growing, where="sampling"),
         _make_optimizer(settings.optimizer, network, fused=device.type == "cuda"),
@@ -177,18 +192,18 @@ def _make_network(settings: Settings, clips: ClipSet) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = make_network(
-            settings.network["name"], own, channels=spec.channels, frame_size=(spec.height, spec.width), context=clips.context
+            settings.network["name"], own, channels=spec.channels, frame_size=(spec.height, spec.width), context=clips.context, spec=spec
         )
     if network.patch_size > min(spec.height, spec.width):
         raise UserError(f"network.patch_size {network.patch_size} is larger than the frame of {spec.height} x {spec.width} pixels")
     if settings.network.get("weights"):
-        _start_from(network, Path(settings.network["weights"]), settings)
+        _start_from(network, str(settings.network["weights"]), settings)
     return network
 
 
-def _start_from(network: Network, path: Path, settings: Settings) -> None:
+def _start_from(network: Network, path: str, settings: Settings) -> None:
     """Put the weights of a predictor into a fresh network."""
-    source = load_predictor(path, allow=[settings.network["name"]])
+    source = load_predictor(path, allow=names_of_networks(settings.network))
     if not isinstance(source, Predictor):
         raise UserError(f"network.weights: {path} is no predictor file or run folder, so it has no weights to start from")
     given, fresh = source.network.state_dict(), network.state_dict()
@@ -211,7 +226,7 @@ def _other_maths(source: Predictor, network: Network, settings: Settings) -> str
     name = settings.network["name"]
     if source.network_name != name:
         return ""
-    known, _ = settings_of(extensions.find("networks", name, NETWORKS))
+    known = {**settings_of(extensions.find("networks", name, NETWORKS))[0], "noise_channels": 0}
     theirs, ours = ({**known, **given} for given in (source.network_settings, settings.network))
     differing = [key for key in known if key not in network.training_settings and _plain(theirs[key]) != _plain(ours[key])]
     return "; ".join(f"set network.{key} to {theirs[key]}, not {ours[key]}" for key in differing)

@@ -19,6 +19,7 @@ from stpredict.errors import UserError
 COMMANDS = [
     "train",
     "resume",
+    "study",
     "evaluate",
     "forecast",
     "render",

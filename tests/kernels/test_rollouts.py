@@ -35,6 +35,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "e3d_lstm": {"form": "stretched", "memory": "frozen"},
     "encoder_forecaster": {"kernel_size": 3, "patch_size": 1},
     "simvp": {"hidden": [16, 32], "layers": [2, 2], "kernel_size": None, "patch_size": None},
+    "residual": {
+        "of": {"name": "convlstm", "hidden": [16, 16], "kernel_size": 5, "patch_size": 2},
+        **dict.fromkeys(("hidden", "kernel_size", "patch_size")),
+    },
 }
 """What makes convolutions of every network large enough; those of SimVP are torch's own."""
 

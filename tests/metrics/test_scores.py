@@ -17,7 +17,7 @@ from stpredict.metrics import FURTHER_SCORES, SCORES, RunningScore, better_direc
 SPEC = FrameSpec(1, 16, 16, units="mm/h", z_r=(200.0, 1.6), thresholds=(0.3, 0.6))
 OF_FILES = ["lpips", "lpips_unscaled"]
 """Scores that need files of others."""
-SINGLE = sorted((SCORES | FURTHER_SCORES).keys() - {"crps_fair", *OF_FILES})
+SINGLE = sorted((SCORES | FURTHER_SCORES).keys() - {"crps_fair", "spread", "spread_skill", *OF_FILES})
 """The scores of single forecasts."""
 
 
@@ -50,11 +50,13 @@ def test_the_number_of_a_perfect_forecast_is_the_one_that_skill_counts_on(name: 
         "bias": 1.0,
         "small_scale_power": 1.0,
         "power_ratio": 1.0,
+        "power_ratio_members": 1.0,
         "log_spectral_distance": 0.0,
         "rank_histogram": 0.0,
     }
     assert running.mean() == pytest.approx(perfect.get(name, getattr(score, "perfect", None)), abs=1e-6)
-    assert hasattr(score, "perfect") == (name not in ("psnr", "bias", "small_scale_power", "power_ratio", "log_spectral_distance"))
+    without = ("psnr", "bias", "small_scale_power", "power_ratio", "power_ratio_members", "log_spectral_distance")
+    assert hasattr(score, "perfect") == (name not in without)
 
 
 def test_sums_with_more_axes_keep_their_parts() -> None:

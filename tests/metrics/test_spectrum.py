@@ -128,3 +128,16 @@ def test_missing_pixels_are_filled_in_both_and_missing_frames_do_not_count(name,
     assert run(name, prediction, truth, spec).per_lead()[1] == pytest.approx(run(name, *without, spec).per_lead()[1], rel=1e-12)
     prediction[0, 0, 0][~torch.isnan(truth[0, 0, 0])] = math.nan
     assert np.isnan(run(name, prediction, truth, spec).per_lead()).tolist() == [True, False, False]
+
+
+def test_members_have_the_mean_of_their_powers_and_their_mean_has_less():
+    random = torch.Generator().manual_seed(0)
+    members, truth = torch.rand(2, 3, 2, 1, 16, 16, generator=random), torch.rand(2, 2, 1, 16, 16, generator=random)
+    spec = FrameSpec(1, 16, 16)
+    of_members, of_mean = create_scores(["power_ratio_members", "power_ratio"])
+    total, weight = of_members(members, truth, spec)
+    alone = [of_mean(members[:, number], truth, spec)[0] for number in range(3)]
+    torch.testing.assert_close(total, sum(alone) / 3)
+    assert torch.equal(weight, of_mean(members.mean(1), truth, spec)[1]) and of_members.parts(spec) == of_mean.parts(spec)
+    assert float((of_mean(members.mean(1), truth, spec)[0] / total).mean()) == pytest.approx(1 / 3, abs=0.05)
+    assert torch.equal(of_members(members[:, 0], truth, spec)[0], alone[0])

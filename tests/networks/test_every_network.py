@@ -48,6 +48,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "encoder_forecaster composite": {**LEVELS, "reconstruct": 0.5, "bias": False, "down_widths": [2, 5], "up_widths": [4, 2]},
     "simvp gsta": {"hidden": [4, 8], "layers": [2, 2], "translator": "gsta", "mlp_ratio": 2.0},
     "simvp incepu": {"hidden": [4, 8], "layers": [2, 2], "translator": "incepu"},
+    "residual": {"of": {"name": "predrnn", **STACK}},
+    "residual persistence": {"base": "persistence", "of": {"name": "convlstm", **STACK}},
+    "residual encoder_forecaster": {"of": {"name": "encoder_forecaster", **LEVELS, "reconstruct": 0.5}},
+    "residual simvp": {"of": {"name": "simvp", "hidden": [4, 8], "layers": [2, 2]}},
 }
 """Every network and the forms that its settings give it, tiny; the first word is the network's name."""
 
@@ -60,7 +64,10 @@ INERT = {
 
 def make(form: str, channels: int = 1, size: tuple[int, int] = (8, 10), **more: Any) -> Network:
     torch.manual_seed(0)
-    network = create_network(form.split()[0], channels=channels, frame_size=size, context=CONTEXT, **{**FORMS[form], **more})
+    settings = {**FORMS[form], **more}
+    if form.startswith("residual") and "valid_channel" in more:
+        settings["of"] = {**settings["of"], "valid_channel": settings.pop("valid_channel")}
+    network = create_network(form.split()[0], channels=channels, frame_size=size, context=CONTEXT, **settings)
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
@@ -115,7 +122,7 @@ def test_the_future_is_not_looked_at(form: str) -> None:
     assert torch.equal(future(network, frames), base)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("residual")])  # a baseline knows what is missing
 def test_missing_pixels_are_fed_as_the_fill(form: str) -> None:
     network, frames = make(form), clips()
     valid = torch.rand(frames.shape, generator=torch.Generator().manual_seed(2)) > 0.3

