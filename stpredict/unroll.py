@@ -297,7 +297,9 @@ class Unroll(nn.Module):
         network, predictions, penalty = self.network, [], None
         recompute = max(1, math.isqrt(len(span) // _PLACE)) if self.recompute else 0
         assert isinstance(network, RecurrentNetwork), "a direct network takes no steps"
-        for steps in (range(span.start, min(span.stop, context)), range(max(span.start, context), span.stop)):
+        start = max(span.start, context)
+        kept = max(start, span.stop - recompute)  # the last steps, which the gradient comes to at once
+        for steps in (range(span.start, min(span.stop, context)), range(start, kept), range(kept, span.stop)):
             if not steps:
                 continue
             if steps.start == context:
@@ -312,7 +314,7 @@ class Unroll(nn.Module):
                 use_truth[:, fed] if use_truth is not None else None,
                 valid[:, fed] if mixed or steps.start < context else None,
                 None if known is None else known[:, steps.start + ahead : steps.stop + ahead],
-                recompute,
+                0 if steps.start == kept else recompute,
             )
             predictions += [] if made is None else [made]
             penalty = _sum(penalty, extra)
