@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from stpredict import kernels
-from stpredict.cli import films, gradients, importing, inside, main, report, scoring, training
+from stpredict.cli import films, gradients, importing, inside, main, report, scoring, study, training
 from stpredict.cli.options import KERNELS, Parser
 
 COMPUTING: dict[str, tuple[ModuleType, str]] = {
@@ -35,7 +35,7 @@ def commands(parser: Parser) -> Iterator[Parser]:
 def test_what_has_a_device_has_kernels() -> None:
     having = {one.prog.partition(" ")[2] for one in commands(main._parser()) if "--device" in one.options}
     named = {words.partition(" ")[0] for words in COMPUTING}
-    assert having == named | {"train", "resume"} | NONE_TO_CHOOSE
+    assert having == named | {"train", "resume", "study"} | NONE_TO_CHOOSE
     assert {one.prog.partition(" ")[2] for one in commands(main._parser()) if "--kernels" in one.options} == having - NONE_TO_CHOOSE
 
 
@@ -56,10 +56,10 @@ def test_a_command_computes_as_asked_and_no_longer(words: str, monkeypatch: pyte
     assert seen == ["reference", "auto", "auto", "reference"]
 
 
-@pytest.mark.parametrize("words", ["train demo", "resume run"])
-def test_a_run_is_told(words: str) -> None:
+@pytest.mark.parametrize(("words", "module"), [("train demo", training), ("resume run", training), ("study norm", study)])
+def test_a_run_is_told(words: str, module: ModuleType) -> None:
     arguments = main._parse([*words.split(), "--kernels", "reference", "--trainer.keep", "3"])
-    assert training._overrides(arguments) == ["--trainer.kernels=reference", "--trainer.keep", "3"]
+    assert module._overrides(arguments) == ["--trainer.kernels=reference", "--trainer.keep", "3"]
 
 
 def test_other_kernels_are_refused_and_the_names_are_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
