@@ -209,7 +209,7 @@ class Unroll(nn.Module):
         network: the network.
         fill: the scaled value that stands for missing pixels and padding.
         recompute: keep, for gradients, only some sqrt(2 T) of the T places of a clip and take the steps between them again: memory for
-            about a fifth more time.
+            about a quarter more time.
     """
 
     def __init__(self, network: Network, fill: float = 0.0, recompute: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from stpredict.cli.options import Commands, add_allow_code, add_command
+from stpredict.cli.options import Commands, add_allow_code, add_command, table_console
 from stpredict.errors import UserError
 
 
@@ -36,7 +36,6 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _list_shipped() -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -50,6 +49,4 @@ def _list_shipped() -> None:
         data = f"{one.data} {one.split}, {one.clips} clips"
         cells = (name, one.network, f"{one.weights:,}", f"{one.size / 1e6:.2f} MB", data, one.result(), one.licence, one.about)
         table.add_row(*map(Text, cells))
-    # A file or a pipe has no edge to break lines at.
-    console = Console() if Console().is_terminal else Console(width=10_000)
-    console.print(table)
+    table_console().print(table)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from stpredict.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from stpredict.data.clips import ClipSet
     from stpredict.predictor import Predictor
 
@@ -218,3 +220,11 @@ def load_clips(arguments: argparse.Namespace, predictors: Sequence[Predictor]) -
         window = dict(predictor.changes)
     window |= {name: getattr(arguments, name) or getattr(predictor, name, None) for name in ("context", "horizon")}
     return load_data(arguments.card, arguments.root, arguments.split, **window)
+
+
+def table_console() -> Console:
+    """Return where tables are printed: as wide as the terminal, and in a file or a pipe, which have no edge to break lines at, in full."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=10_000)

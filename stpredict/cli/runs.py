@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stpredict.cli.options import Commands, add_command, new_file
+from stpredict.cli.options import Commands, add_command, new_file, table_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,15 +34,12 @@ def add_commands(commands: Commands) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from stpredict.training.overview import survey_runs
 
     overview = survey_runs(arguments.folder).sorted_by(arguments.sort)
     if arguments.json is not None:
         overview.write(arguments.json)
-    # A file or a pipe has no edge to break lines at.
-    console = Console() if Console().is_terminal else Console(width=10_000)
+    console = table_console()
     if not overview.runs:
         console.print(f"There are no runs below {arguments.folder}", markup=False, highlight=False)
         return 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpredict.cli.options import DEVICES, KERNELS, Commands, add_command, index
+from stpredict.cli.options import DEVICES, KERNELS, Commands, add_command, index, table_console
 
 if TYPE_CHECKING:
     from stpredict.study import Study
@@ -38,8 +38,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def _study(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from stpredict.study import load_study, run_study
     from stpredict.study.tables import tables
 
@@ -49,8 +47,7 @@ def _study(arguments: argparse.Namespace) -> int:
     begun = Path(arguments.study)
     folder = arguments.out or (begun if begun.is_dir() else Path("studies") / study.name)
     outcome = run_study(study, folder, say=lambda words: print(f"stpredict: {words}", file=sys.stderr))
-    # A file or a pipe has no edge to break lines at.
-    console = Console() if Console().is_terminal else Console(width=10_000)
+    console = table_console()
     for table in tables(outcome.summary):
         console.print(table)
     for warning in outcome.summary.warnings:

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stpredict.draws import Draws
 from stpredict.networks.contract import Constants, RecurrentNetwork, State, Step
+from stpredict.networks.wrapped import WrappedNetwork
 
 
-class WatchedNetwork(RecurrentNetwork):
+class WatchedNetwork(WrappedNetwork):
     """A network as it is, that takes its steps one at a time and counts them.
 
     Attributes:
-        network: the network.
         steps: how many it has taken.
     """
 
     def __init__(self, network: RecurrentNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.predicts_context, self.patch_size, self.takes_valid = network.predicts_context, network.patch_size, network.takes_valid
-        self.known_channels, self.noise_channels = network.known_channels, network.noise_channels
-        self.stochastic, self.steps = network.stochastic, 0
-
-    def initial_state(self, batch: int, height: int, width: int) -> State:
-        """Return the network's."""
-        return self.network.initial_state(batch, height, width)
-
-    def prepare(self, batch: int, draws: Draws | None = None) -> Constants:
-        """Return the network's."""
-        return self.network.prepare(batch, draws)
-
-    def begin_forecast(self, state: State) -> State:
-        """Return the network's."""
-        return self.network.begin_forecast(state)
+        super().__init__(network)
+        self.steps = 0
 
     def step(self, frame: Tensor | None, state: State, constants: Constants, known: Tensor | None = None) -> Step:
         """Let the network take a step."""

@@ -40,7 +40,7 @@ def is_scored(study: Study, folder: Path, name: str) -> bool:
     scores = read_scores(study, folder, name)
     if scores is None or name not in scores.scores:
         return False
-    return scores.predictors[name].get("hash") == predictor_hash(load_of(study, folder, name))
+    return scores.predictors[name].get("hash") == predictor_hash(load_of(folder, name))
 
 
 def read_scores(study: Study, folder: Path, name: str) -> Scores | None:
@@ -70,14 +70,13 @@ def _settings_of(study: Study, name: str) -> Settings:
     return study.settings_of(*(study.runs[name] if name in study.runs else next(iter(study.runs.values()))))
 
 
-def load_of(study: Study, folder: Path, name: str, device: str = "cpu") -> Predictor:
+def load_of(folder: Path, name: str, device: str = "cpu") -> Predictor:
     """Return the predictor of a run: its best on validation clips, or its last where there were none.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    variant, seed = study.runs[name]
-    predictor: Predictor = load_predictor(folder / name, allow=[study.settings_of(variant, seed).network["name"]], device=device)
+    predictor: Predictor = load_predictor(folder / name, device=device)
     return predictor
 
 
@@ -111,7 +110,7 @@ def score_run(study: Study, folder: Path, name: str, settings: Settings) -> Scor
     Raises:
         UserError: it cannot be scored.
     """
-    predictor = load_of(study, folder, name, str(choose_device(settings.trainer.device)))
+    predictor = load_of(folder, name, str(choose_device(settings.trainer.device)))
     data = _clips_of(study, predictor, settings)
     return _evaluate(study, folder, name, predictor, data, settings.trainer.device)
 
@@ -122,7 +121,7 @@ def score_baselines(study: Study, folder: Path) -> None:
     if not there or not study.score.baselines or read_scores(study, folder, BASELINES) is not None:
         return
     settings = study.settings_of(*study.runs[there[0]])
-    data = _clips_of(study, load_of(study, folder, there[0]), settings)
+    data = _clips_of(study, load_of(folder, there[0]), settings)
     _evaluate(study, folder, BASELINES, list(study.score.baselines), data, settings.trainer.device)
 
 
