@@ -43,7 +43,8 @@ def compile_cells(network: Network, name: str, device: torch.device) -> None:
         torch.compile(_anything, dynamic=False)(torch.ones(2, device=device))
     except torch._dynamo.exc.TorchDynamoException as error:
         need = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler such as g++ and the headers of Python"
-        raise UserError(f"trainer.compile needs {need}, and torch could compile nothing here ({first_line(error)}): leave it out") from None
+        cause = first_line(getattr(error, "inner_exception", error))
+        raise UserError(f"trainer.compile needs {need}, and torch could compile nothing here ({cause}): leave it out") from None
     for cell in cells:
         cell.compile(dynamic=False)
 
