@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import struct
 from pathlib import Path
 from runpy import run_path
@@ -28,7 +29,7 @@ NAMES = shipped_names("configs")
 DAYS = [datetime.datetime(2018, 7, 1) + datetime.timedelta(days=2 * number) for number in range(6)]
 RAIN = {
     "moving_rain": {"frames": 24},
-    "meteoswiss": {"events": tuple(datetime.datetime(year, 5, 15, 15, 45) for year in (2015, 2017))},
+    "meteoswiss": {"events": (datetime.datetime(2015, 5, 15, 15, 45), datetime.datetime(2017, 1, 31, 9, 45))},
     "sevir": {"size": 16, "moments": [*DAYS, datetime.datetime(2019, 3, 1), datetime.datetime(2019, 7, 1)]},
 }
 """What the generators are asked for, so that every split has clips."""
@@ -43,16 +44,19 @@ def roots(tmp_path_factory: pytest.TempPathFactory, films: ModuleType, knmi_file
         with (folder / "mnist" / f"{name}-images-idx3-ubyte").open("wb") as file:
             file.write(struct.pack(">4I", 0x803, count, 28, 28))
             file.truncate(16 + count * 28 * 28)
-    (folder / "radar").mkdir()
+    event = folder / "events" / "KNMI" / "2010" / "08"
+    event.mkdir(parents=True)
     for number in range(92):
         end = datetime.datetime(2010, 8, 26) + datetime.timedelta(minutes=5 * number)
-        knmi_files.write_file(folder / "radar", np.zeros((765, 700), np.uint16), end)
+        knmi_files.write_file(event, np.zeros((765, 700), np.uint16), end)
     films.write_video(folder / "film.mp4", films.wandering_square(200, 48, 64, colour=True))
-    made = {"moving_digits": None, "moving_mnist": folder / "mnist", "knmi": folder / "radar", "video": folder / "film.mp4"}
+    made = {"moving_digits": None, "moving_mnist": folder / "mnist", "knmi": event, "video": folder / "film.mp4"}
     generators = {name: run_path(str(ROOT / "datasets" / "generators" / f"{name}.py"))["write_sample"] for name in RAIN}
     for name, generate in generators.items():
         generate(folder / name, **RAIN[name])
-    return made | {name: folder / name for name in RAIN}
+    shutil.copytree(folder / "meteoswiss", folder / "events" / "mch")
+    joined = {name: folder / "events" for name in shipped_names("datasets") if name.startswith("left_out/")}
+    return made | {name: folder / name for name in RAIN} | joined
 
 
 def work_of(name: str, roots: dict[str, Path | None], *overrides: str) -> Work:
@@ -75,13 +79,16 @@ def test_all_that_a_run_works_with_can_be_made(name: str, roots: dict[str, Path 
     work = work_of(name, roots)
     assert torch.get_num_threads() == before, "a config that is shipped leaves the number of threads to the machine"
     settings, spec = work.settings, work.clips.spec
-    assert work.validation is not None and len(work.validation) > 0
+    if settings.trainer.validate_every:
+        assert work.validation is not None and len(work.validation) > 0
+    else:
+        assert settings.data.card.startswith("left_out/"), "nothing is chosen by an event that is scored"
     assert len(work.clips) >= settings.data.batch_size
     clip = work.clips[0]
     assert clip.frames.shape == (work.clips.context + work.clips.horizon, *spec.shape)
     height, width = settings.data.random_crop or (spec.height, spec.width)
     assert height % work.network.patch_size == width % work.network.patch_size == 0
-    assert settings.trainer.max_steps >= settings.trainer.validate_every >= 1
+    assert settings.trainer.max_steps >= settings.trainer.validate_every >= 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,3 +145,16 @@ def test_the_crop_of_the_dutch_radar_holds_no_missing_pixel() -> None:
         assert frames.shape[-2:] == (256, 256) and not (frames == 65535).any()
     beyond = load_data(data.card, RADAR, "test", crop=(200, 141, 256, 256))
     assert (beyond[0].frames == 65535).any(), "the test can fail"
+
+
+@pytest.mark.parametrize("left_out", ["knmi_2010", "meteoswiss_2015", "meteoswiss_2017"])
+def test_an_event_that_is_left_out_is_scored_and_no_clip_of_it_is_trained_on(left_out: str, roots: dict[str, Path | None]) -> None:
+    name = f"left_out/{left_out}"
+    kept, scored = (load_data(name, roots[name], split) for split in ("train", "test"))
+    place, year = left_out.split("_")
+    own, squares = {"knmi": 77, "meteoswiss": 25}, 4
+    assert len(scored) == own[place]
+    assert len(kept) == (2 * squares * own["meteoswiss"] if place == "knmi" else own["knmi"] + squares * own["meteoswiss"])
+    first = range(0, len(kept), own["meteoswiss"])
+    years = {str(kept[number].times[0].astype("datetime64[Y]")) for number in first}
+    assert years == {"2010", "2015", "2017"} - {year} and str(scored[0].times[0].astype("datetime64[Y]")) == year

@@ -21,6 +21,10 @@ from stpredict.data.clips import Film
 from stpredict.errors import UserError
 
 
+ALL = "all"
+"""A split that every card has: all films, whole. It holds the frames of the others too."""
+
+
 class Piece(NamedTuple):
     """Frames of one film that belong to a split."""
 
@@ -66,16 +70,16 @@ class Splits:
         return list(self.fractions or self.films or self.until or ())
 
     def refuse_unknown(self, split: str) -> None:
-        """Raise UserError, with the names of the splits, unless ``split`` is one of them."""
-        if split not in self.names:
-            raise UserError(f"There is no split '{split}'; the splits are {', '.join(self.names)}")
+        """Raise UserError, with the names of the splits, unless ``split`` is one of them or ``all``."""
+        if split not in (*self.names, ALL):
+            raise UserError(f"There is no split '{split}'; the splits are {', '.join(self.names)}, and {ALL}, which is everything")
 
     def pieces(self, films: Sequence[Film], split: str, gap: int) -> list[Piece]:
         """Return the pieces of ``films`` that belong to ``split``.
 
         Args:
             films: all films of the archive, in order.
-            split: one of :attr:`names`.
+            split: one of :attr:`names`, or ``all``.
             gap: frames left out between neighbouring splits of one film: a whole clip.
 
         Raises:
@@ -83,6 +87,8 @@ class Splits:
                 one film, or a boundary is a moment and a film has no clock.
         """
         self.refuse_unknown(split)
+        if split not in self.names:
+            return [Piece(number, range(film.length)) for number, film in enumerate(films)]
         if self.by == "film":
             chosen = self._chosen_films(films, self.names.index(split))
             return [Piece(film, range(films[film].length)) for film in chosen]

@@ -132,6 +132,16 @@ def test_rules_that_make_no_sense(arguments, sentence):
         Splits(**arguments)
 
 
+@pytest.mark.parametrize(
+    "splits",
+    [Splits("time", fractions={"train": 0.5, "test": 0.5}), Splits("film", films={"train": ["a"]}), Splits("film", until={"train": None})],
+)
+def test_all_are_all_films_whole(splits):
+    films = [film(9, name="a"), film(4, name="b")]
+    assert splits.pieces(films, "all", gap=3) == [(0, range(9)), (1, range(4))]
+    assert Splits("film", films={"all": ["b"]}).pieces(films, "all", gap=3) == [(1, range(4))], "a card may have a split so called"
+
+
 def test_films_that_do_not_fit_the_rule():
     with pytest.raises(UserError, match=r"1 film\(s\) cannot be split by film into 2 splits .*by time"):
         Splits("film", fractions={"train": 0.5, "test": 0.5}).pieces([film(9)], "train", 1)
