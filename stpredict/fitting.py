@@ -60,9 +60,9 @@ def unlike_training(name: str, predictor: Any, data: ClipSet) -> list[str]:
         return []
     ours, theirs = (f"{spec.height} x {spec.width}" for spec in (predictor.spec, data.spec))
     return [
-        f"The predictor '{name}' was trained on frames of {ours} pixels, and those of '{data.card}' are of {theirs}: it takes them, but "
-        f"what moves in them is of another size; in a copy of the card, resize: [{predictor.spec.height}, {predictor.spec.width}] "
-        "under spatial makes them so, or a crop"
+        f"The predictor '{name}' was trained on frames of {ours} pixels, and those of '{data.card}' are of {theirs}: it takes them as more "
+        f"or less of such a picture; if it is what a pixel stands for that differs, resize: [{predictor.spec.height}, "
+        f"{predictor.spec.width}] under spatial, in a copy of the card, makes them alike"
     ]
 
 

@@ -57,7 +57,8 @@ def open_contestants(
     if training_clips is None and (baselines or any(one == "training-mean" or isinstance(one, TrainingMean) for one in named)):
         training_clips = _training_split(data)
     given = [load_predictor(one, device=device) if isinstance(one, str | Path) else one for one in named]
-    kinds = [kind for kind in BASELINES.values() if training_clips is not None or kind is not TrainingMean] if baselines else []
+    has_mean = training_clips is not None and training_clips.spec.shape == data.spec.shape
+    kinds = [kind for kind in BASELINES.values() if has_mean or kind is not TrainingMean] if baselines else []
     added = [kind() for kind in kinds if not any(isinstance(one, kind) for one in given)]
     contestants: dict[str, Any] = {}
     for one in (*given, *added):

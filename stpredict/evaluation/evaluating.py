@@ -72,7 +72,7 @@ def evaluate(
         protocol: the convention of scoring, one of :data:`stpredict.protocols.PROTOCOLS` (default ``per-pixel``).
         scores: names of scores, ours or ``package.module:Class`` (default: the protocol's, else those that every kind of frame has, and
             ``csi`` where the frame spec has thresholds).
-        baselines: whether to add the baselines; the training mean only where there are training clips.
+        baselines: whether to add the baselines; the training mean only where there are training clips, of the size of these.
         training_clips: the training split, for its mean frame (default: what ``data.training_split()`` gives, if there is such).
         batch_size: clips at a time; it changes no score.
         limit: score the first ``limit`` clips only.

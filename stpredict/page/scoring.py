@@ -208,7 +208,7 @@ def _check_choice(data: ClipSet, questions: Questions) -> None:
 
 
 def _baselines(besides: Sequence[Contestant], data: ClipSet) -> list[Contestant]:
-    """Return the baselines that are not among the contestants already; the training mean where there is a training split."""
+    """Return the baselines that are not among the contestants already; the training mean where there are training frames of this size."""
     added: list[Contestant] = []
     taken = {one.name for one in besides}
     for name, kind in BASELINES.items():
@@ -223,14 +223,14 @@ def _baselines(besides: Sequence[Contestant], data: ClipSet) -> list[Contestant]
 
 
 def _with_mean(one: Contestant, data: ClipSet) -> Contestant:
-    """Return a training mean that has seen the training split of these clips, if there is one; others as they are."""
+    """Return a training mean that has seen the training split of these clips, if there is one that fits; others as they are."""
     if not isinstance(one.predictor, TrainingMean) or one.predictor.mean_frame is not None:
         return one
     try:
         training = None if data.training_split is None else data.training_split()
     except UserError:
         training = None
-    if training is None:
+    if training is None or (not one.given and training.spec.shape != data.spec.shape):
         return one
     mean: Any = TrainingMean.of(training)
     mean.name = one.name

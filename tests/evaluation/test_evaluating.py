@@ -205,6 +205,19 @@ def test_the_training_split_of_the_data_gives_the_training_mean() -> None:
     assert found.scores["training-mean"] == given.scores["training-mean"]
 
 
+def test_training_frames_of_another_size_have_no_mean_to_compare_with() -> None:
+    class TrainedOnSquares(Toy):
+        def training_split(self) -> ClipSet:
+            squares = Toy(seed=4)
+            squares.spec = replace(SPEC, height=HEIGHT - 1)
+            squares.frames = squares.frames[..., 1:, :]
+            return squares
+
+    assert list(evaluate([], TrainedOnSquares()).scores) == ["persistence", "extrapolation", "context-mean"]
+    with pytest.raises(UserError, match=r"mean training frame is .* take the mean over training clips of the same size"):
+        evaluate("training-mean", TrainedOnSquares(), baselines=False)
+
+
 def test_a_forecast_of_nan_is_not_scored_away(tmp_path: Path) -> None:
     scores = evaluate(Constant(math.nan), Toy(), baselines=False)
     assert all(math.isnan(numbers["mean"]) for numbers in scores.scores["constant"].values())
