@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stpredict.configuration import build
-from stpredict.data.card import Card, Source, make_clips, open_reader, read_card
+from stpredict.data.card import Card, Source, make_clips, need_root, open_reader, read_card
 from stpredict.data.choosing import Rain
 from stpredict.data.clips import ClipSet
 from stpredict.data.spatial import Spatial
@@ -76,13 +76,11 @@ def _open(card: Card, root: str | Path | None, split: str, seed: int) -> ClipSet
 
 
 def _open_source(card: Card, source: Source, root: str | Path | None, split: str, seed: int) -> ClipSet:
-    if root is None:
-        raise UserError(f"The data set '{card.name}' needs the folder of its files (--root FOLDER; in training --data.root FOLDER)")
     own = override(read_card(source.card), crop=source.crop, resize=source.resize, settings=source.settings)
     if own.reader is None:
         raise UserError(f"The card '{card.name}' joins data sets that have a reader, and '{own.name}' has none")
     own = dataclasses.replace(own, window=card.window, frames=card.frames or own.frames, time=card.time or own.time)
-    return _open(own, Path(root, source.root), source.splits[split], seed)
+    return _open(own, need_root(card, root) / source.root, source.splits[split], seed)
 
 
 def override(

@@ -225,7 +225,7 @@ def open_reader(card: Card, root: str | Path | None) -> Reader:
         UserError: no root is given, a setting is unknown, the files cannot be read, or a prepared file is of another reader or settings.
     """
     assert card.reader is not None
-    place = _need_root(card, root)
+    place = need_root(card, root)
     if is_store(place):
         store = Store(place)
         if extensions.find("readers", card.reader, READERS) is not Store:
@@ -248,7 +248,7 @@ def make_clips(card: Card, root: str | Path | None, split: str, seed: int) -> Cl
     from stpredict.data.generated import CLIPS
 
     assert card.clips is not None
-    place = _need_root(card, root) if card.needs_files else None
+    place = need_root(card, root) if card.needs_files else None
     window = {"context": card.window.context, "horizon": card.window.horizon}
     clips = _make(card, card.clips, CLIPS, root=place, split=split, **window, seed=seed)
     if not isinstance(clips, ClipSet):
@@ -265,7 +265,12 @@ def _make(card: Card, name: str, ours: Mapping[str, str], **given: Any) -> Any:
     return build(target, card.settings, f"{card.name}.settings", **given)
 
 
-def _need_root(card: Card, root: str | Path | None) -> Path:
+def need_root(card: Card, root: str | Path | None) -> Path:
+    """Return the folder of the files of a card.
+
+    Raises:
+        UserError: none is given; the sentence says how to give it, and how to get the files.
+    """
     if root is None:
         how = "--root FOLDER; in training --data.root FOLDER"
         raise UserError(f"The data set '{card.name}' needs the folder of its files ({how}). {card.how_to_get}".strip())

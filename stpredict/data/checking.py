@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stpredict.data.card import Card, Clock, Frames, make_clips, open_reader, read_card
+from stpredict.data import load_data, override
+from stpredict.data.card import Card, Clock, Frames, Source, make_clips, need_root, open_reader, read_card
 from stpredict.data.choosing import Rain
-from stpredict.data.clips import Film, Reader
+from stpredict.data.clips import ClipSet, Film, Reader
 from stpredict.data.readers.finding import BadFiles
 from stpredict.data.readers.store import Store
 from stpredict.data.spatial import Spatial
@@ -103,14 +104,15 @@ def describe(card: str | Path | Card) -> str:
     """Return what a card says, for people."""
     card = read_card(card)
     window = card.window
-    made_by = f"reader {card.reader}" if card.reader is not None else f"clips {card.clips}"
+    made_by = [f"{kind} {name}" for kind, name in (("reader", card.reader), ("clips", card.clips)) if name is not None]
     frames, spatial, splits = card.frames or Frames(), card.spatial or Spatial(), card.splits
     transform = frames.transform
     facts = {
         "source": card.source,
         "licence": card.licence,
         "how to get": card.how_to_get,
-        "made by": ", ".join([made_by, *(f"{name} {value}" for name, value in card.settings.items())]),
+        "made by": ", ".join([*made_by, *(f"{name} {value}" for name, value in card.settings.items())]),
+        "joins": "; ".join(map(_describe_source, card.sources)),
         "units": frames.units or "",
         "transform": f"{transform.name} from {transform.low:g} to {transform.high:g}" if card.reader is not None else "",
         "time step": f"{card.time.step:g} s, give or take {card.time.tolerance:g} s" if card.time is not None else "",
@@ -118,7 +120,7 @@ def describe(card: str | Path | Card) -> str:
         "resize": f"{list(spatial.resize)} (height, width)" if spatial.resize is not None else "",
         "clip": f"{window.context} frames of context, {window.horizon} to forecast",
         "rain": _describe_rain(window.rain) if window.rain is not None else "",
-        "splits": _describe_splits(splits) if isinstance(splits, Splits) else ", ".join(splits or ()),
+        "splits": _describe_splits(splits) if isinstance(splits, Splits) else ", ".join(splits or _splits_of_sources(card)),
     }
     lines = [f"{card.name}: {card.title}" if card.title else card.name]
     lines += [f"  {name + ':':<12}{' '.join(text.split())}" for name, text in facts.items() if text]
@@ -128,6 +130,18 @@ def describe(card: str | Path | Card) -> str:
 def _describe_splits(splits: Splits) -> str:
     rule: Mapping[str, Any] = splits.fractions or splits.films or splits.until or {}
     return f"by {splits.by}: " + ", ".join(f"{name} {'to the end' if value is None else value}" for name, value in rule.items())
+
+
+def _describe_source(source: Source) -> str:
+    where = f" in {source.root}" if source.root != "." else ""
+    parts = ", ".join(f"{split} {own}" for split, own in source.splits.items())
+    crop = f", crop {list(source.crop)}" if source.crop is not None else ""
+    return f"{source.card}{where} ({parts}{crop})"
+
+
+def _splits_of_sources(card: Card) -> list[str]:
+    """Return the splits of a card that joins others, in the order in which its sources name them."""
+    return list(dict.fromkeys(split for source in card.sources for split in source.splits))
 
 
 def _describe_rain(rain: Rain) -> str:
@@ -143,15 +157,14 @@ def check_data(card: str | Path | Card, root: str | Path | None) -> DataReport:
         UserError: there is no such card, no root is given, or there are no files at all.
     """
     card = read_card(card)
-    if card.reader is None:
+    if card.clips is not None:
         return _check_made(card, root)
+    if card.sources:
+        return _check_joined(card, need_root(card, root))
     problems: dict[str, None] = {}  # an ordered set: a bad file is told once, however often it is read
-    reader = _open_good_files(card, root, problems)
+    reader = _read_archive(card, root, problems)
     if reader is None:
-        return DataReport(card.name, 0, 0, 0, {}, tuple(problems))
-    for film in range(len(reader.films)):
-        problems.update(dict.fromkeys(_read_film(card, reader, film)))
-    clock = clock_of(card, reader)
+        return _report(card, [], [], {}, problems)
     assert isinstance(card.splits, Splits)
     found: dict[str, Windows] = {}
     for split in card.splits.names:
@@ -159,23 +172,64 @@ def check_data(card: str | Path | Card, root: str | Path | None) -> DataReport:
             found[split] = Windows(card, reader, split, root=root)
         except UserError as error:
             problems[str(error)] = None
-    gaps = [gap for film in reader.films for gap in _gaps(film, clock)]
-    return DataReport(
-        card=card.name,
-        films=len(reader.films),
-        frames=sum(film.length for film in reader.films),
-        gaps=len(gaps),
-        clips={split: len(windows) for split, windows in found.items()},
-        problems=tuple(problems),
-        missing=sum(gap.missing for gap in gaps),
-        longest_gap=max(gaps, key=lambda gap: gap.seconds, default=None),
+    return dataclasses.replace(
+        _report(card, reader.films, _gaps(reader.films, clock_of(card, reader)), found, problems),
         split_gaps={split: windows.gaps for split, windows in found.items()},
         candidates={split: windows.candidates for split, windows in found.items()} if card.window.rain is not None else {},
     )
 
 
-def _gaps(film: Film, clock: Clock | None) -> list[Gap]:
-    if film.times is None or clock is None:
+def _check_joined(card: Card, root: Path) -> DataReport:
+    """Read each archive that a card joins, once, and count the clips of the whole."""
+    problems: dict[str, None] = {}
+    films: list[Film] = []
+    gaps: list[Gap] = []
+    archives = {(source.card, source.root, repr(source.settings)): source for source in card.sources}
+    for source in archives.values():
+        own = override(read_card(source.card), settings=source.settings)
+        reader = _read_archive(own, root / source.root, problems)
+        if reader is not None:
+            films += reader.films
+            gaps += _gaps(reader.films, clock_of(dataclasses.replace(own, time=card.time or own.time), reader))
+    found: dict[str, ClipSet] = {}
+    for split in _splits_of_sources(card):
+        try:
+            found[split] = load_data(card, root, split)
+        except UserError as error:
+            problems[str(error)] = None
+    return _report(card, films, gaps, found, problems)
+
+
+def _report(
+    card: Card, films: Sequence[Film], gaps: Sequence[Gap], found: Mapping[str, ClipSet], problems: Mapping[str, None]
+) -> DataReport:
+    return DataReport(
+        card=card.name,
+        films=len(films),
+        frames=sum(film.length for film in films),
+        gaps=len(gaps),
+        clips={split: len(clips) for split, clips in found.items()},
+        problems=tuple(problems),
+        missing=sum(gap.missing for gap in gaps),
+        longest_gap=max(gaps, key=lambda gap: gap.seconds, default=None),
+    )
+
+
+def _read_archive(card: Card, root: str | Path | None, problems: dict[str, None]) -> Reader | None:
+    """Read every frame of an archive; None if it cannot be opened. What is wrong joins the ``problems``."""
+    reader = _open_good_files(card, root, problems)
+    for film in range(len(reader.films) if reader is not None else 0):
+        assert reader is not None
+        problems.update(dict.fromkeys(_read_film(card, reader, film)))
+    return reader
+
+
+def _gaps(films: Sequence[Film], clock: Clock | None) -> list[Gap]:
+    return [] if clock is None else [gap for film in films for gap in _gaps_of(film, clock)]
+
+
+def _gaps_of(film: Film, clock: Clock) -> list[Gap]:
+    if film.times is None:
         return []
     gaps = []
     for run in runs(film, range(film.length), clock)[1:]:

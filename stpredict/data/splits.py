@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from stpredict.data.clips import Film
 from stpredict.errors import UserError
 
-
 ALL = "all"
 """A split that every card has: all films, whole. It holds the frames of the others too."""
 

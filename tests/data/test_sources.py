@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from stpredict.data import load_data
+from stpredict.data.checking import check_data, describe
 from stpredict.errors import UserError
 from stpredict.processes import Processes
 from stpredict.training import make_settings, train
@@ -78,6 +79,28 @@ def test_the_whole_has_the_clips_of_its_sources(root: Path) -> None:
 def test_cards_that_cannot_be(root: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         load_data(joined(root, **changes), root)
+
+
+def test_a_check_reads_all_that_a_card_joins(root: Path) -> None:
+    path = joined(root)
+    report = check_data(path, root)
+    assert report.ok and (report.films, report.frames, report.clips) == (2, 40, {"train": 14, "validation": 3})
+    assert str(report).splitlines() == [
+        "joined: all is well",
+        "  2 film(s), 40 frames, 0 gap(s) in time",
+        "  split train: 14 clips",
+        "  split validation: 3 clips",
+    ]
+    said = describe(path)
+    assert f"joins:      {root / 'floats.yaml'} in floats (train train, validation test); " in said and "crop [2, 0, 8, 10]" in said
+    assert "splits:     train, validation" in said and "made by" not in said
+    film = np.load(root / "floats" / "film.npy")
+    film[19, 0, 0] = np.nan
+    np.save(root / "floats" / "film.npy", film)
+    damaged = check_data(path, root)
+    assert not damaged.ok and len(damaged.problems) == 1 and "film.npy" in damaged.problems[0]
+    with pytest.raises(UserError, match="'joined' needs the folder of its files"):
+        check_data(path, None)
 
 
 def settings(root: Path, card: Path, **network: Any) -> dict[str, Any]:
