@@ -22,6 +22,7 @@ LOSSES = {
     "l2": "stpredict.losses.pixels:L2",
     "l1": "stpredict.losses.pixels:L1",
     "l1+l2": "stpredict.losses.pixels:L1AndL2",
+    "quantile": "stpredict.losses.pixels:Quantile",
     "balanced": "stpredict.losses.rain:Balanced",
     "rain-weighted": "stpredict.losses.rain:RainWeighted",
     "multi-scale": "stpredict.losses.structure:MultiScale",

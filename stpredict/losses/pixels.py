@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stpredict.errors import UserError
+
 
 @dataclass(frozen=True)
 class L2:
@@ -42,6 +44,33 @@ class L1AndL2:
         """Return the weighted sum and the number of valid pixels."""
         difference = error(predictions, targets, valid)
         return self.l1 * difference.abs().sum() + self.l2 * difference.square().sum(), valid.sum()
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Absolute error that weighs a forecast too low by ``q`` and one too high by ``1 - q``: the pinball loss (Koenker & Bassett 1978).
+
+    The forecast that does best says of each pixel what it exceeds with probability ``1 - q``; half of the absolute error is that of ``q``
+    0.5. An event that is to be called where its probability is above p, as the critical success index c is highest with
+    p = c / (1 + c), wants ``q`` = 1 - p, whatever its threshold.
+
+    Attributes:
+        q: the quantile, between 0 and 1.
+
+    Raises:
+        UserError: it is not between 0 and 1.
+    """
+
+    q: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.q < 1.0:
+            raise UserError(f"loss.q, the quantile, lies between 0 and 1, not at {self.q:g}")
+
+    def __call__(self, predictions: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weighted sum and the number of valid pixels."""
+        difference = error(predictions, targets, valid)
+        return ((1.0 - self.q) * difference.relu() + self.q * (-difference).relu()).sum(), valid.sum()
 
 
 def error(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
