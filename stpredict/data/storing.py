@@ -102,6 +102,8 @@ def prepare_archive(
         OSError: the file cannot be written.
     """
     card, out = read_card(card), Path(out)
+    if card.sources:
+        raise UserError(f"'{card.name}' joins others: prepare each of them by its own card, and name its file as the source's root")
     if card.reader is None:
         raise UserError(f"The clips of '{card.name}' are made as they are used: there is nothing to prepare")
     if out.suffix not in SUFFIXES:

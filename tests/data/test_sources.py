@@ -11,6 +11,7 @@ import yaml
 
 from stpredict.data import load_data
 from stpredict.data.checking import check_data, describe
+from stpredict.data.storing import prepare_archive
 from stpredict.errors import UserError
 from stpredict.processes import Processes
 from stpredict.training import make_settings, train
@@ -101,6 +102,20 @@ def test_a_check_reads_all_that_a_card_joins(root: Path) -> None:
     assert not damaged.ok and len(damaged.problems) == 1 and "film.npy" in damaged.problems[0]
     with pytest.raises(UserError, match="'joined' needs the folder of its files"):
         check_data(path, None)
+
+
+def test_what_is_joined_may_be_prepared(root: Path) -> None:
+    path = joined(root)
+    plain = load_data(path, root)
+    with pytest.raises(UserError, match="'joined' joins others: prepare each of them by its own card"):
+        prepare_archive(path, root, root / "joined.h5")
+    for name in ("floats", "bytes"):
+        prepare_archive(root / f"{name}.yaml", root / name, root / f"{name}.h5")
+    path.write_text(path.read_text().replace("root: floats", "root: floats.h5").replace("root: bytes", "root: bytes.h5"))
+    prepared = load_data(path, root)
+    assert len(prepared) == len(plain) == 14
+    for index in range(len(plain)):
+        np.testing.assert_array_equal(prepared[index].frames, plain[index].frames)
 
 
 def settings(root: Path, card: Path, **network: Any) -> dict[str, Any]:
