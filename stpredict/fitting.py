@@ -31,6 +31,8 @@ def check_fit(name: str, predictor: Any, data: ClipSet) -> None:
         differing.append((f"channels {ours.channels} instead of {theirs.channels}", cure))
     if ours.units != theirs.units:
         cure = f"take a reader that gives {ours.units} (cf converts, by its setting units)"
+        if (ours.units, theirs.units) == ("mm/h", "dBZ"):
+            cure = "write units: mm/h and the Z-R pair, such as z_r: [200, 1.6], under frames"
         differing.append((f"units {ours.units} instead of {theirs.units}", cure))
     elif ours.units == "1" and (ours.transform.low, ours.transform.high) != (theirs.transform.low, theirs.transform.high):
         low, high = ours.transform.low, ours.transform.high

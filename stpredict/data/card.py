@@ -26,6 +26,7 @@ from stpredict import extensions
 from stpredict.configuration import build, read_yaml
 from stpredict.data.choosing import Rain
 from stpredict.data.clips import ClipSet, Reader
+from stpredict.data.rates import read_as_rain
 from stpredict.data.readers import READERS
 from stpredict.data.readers.store import Store, is_store
 from stpredict.data.spatial import Spatial
@@ -40,7 +41,7 @@ class Frames:
     """What the numbers mean, where the files do not say it themselves.
 
     Attributes:
-        units: of physical values; left out, those of the files, or ``1``.
+        units: of physical values; left out, those of the files, or ``1``. ``mm/h`` of files in dBZ turns these into rain rates, by ``z_r``.
         transform: physical to scaled.
         fill: the physical value that a network sees where one is missing.
         minimum: the least physical value there can be.
@@ -222,7 +223,8 @@ def open_reader(card: Card, root: str | Path | None) -> Reader:
     """Open the reader that a card names, or, where the root is a prepared file of such an archive, the reader of that.
 
     Raises:
-        UserError: no root is given, a setting is unknown, the files cannot be read, or a prepared file is of another reader or settings.
+        UserError: no root is given, a setting is unknown, the files cannot be read, a prepared file is of another reader or settings, or
+            reflectivity cannot become the rain rate that the card wants.
     """
     assert card.reader is not None
     place = need_root(card, root)
@@ -231,10 +233,13 @@ def open_reader(card: Card, root: str | Path | None) -> Reader:
         if extensions.find("readers", card.reader, READERS) is not Store:
             store.refuse_other(card.name, card.reader, card.settings)
         store.refuse_beyond(card.name, card.spatial.crop if card.spatial is not None else None)
-        return store
-    reader = _make(card, card.reader, READERS, root=place)
-    if not isinstance(reader, Reader):
-        raise UserError(f"The card '{card.name}': '{card.reader}' is no stpredict.data.clips.Reader")
+        reader: Reader = store
+    else:
+        reader = _make(card, card.reader, READERS, root=place)
+        if not isinstance(reader, Reader):
+            raise UserError(f"The card '{card.name}': '{card.reader}' is no stpredict.data.clips.Reader")
+    if card.frames is not None and card.frames.units == "mm/h" and reader.facts.get("units") == "dBZ":
+        read_as_rain(reader, card.frames.z_r, card.name)
     return reader
 
 
