@@ -28,7 +28,7 @@ RADAR = ROOT / ".." / "shared" / "data" / "knmi_rap_2010-08-26"
 NAMES = shipped_names("configs")
 DAYS = [datetime.datetime(2018, 7, 1) + datetime.timedelta(days=2 * number) for number in range(6)]
 RAIN = {
-    "moving_rain": {"frames": 24},
+    "moving_rain": {"events": 4, "frames": 24},
     "meteoswiss": {"events": (datetime.datetime(2015, 5, 15, 15, 45), datetime.datetime(2017, 1, 31, 9, 45))},
     "sevir": {"size": 16, "moments": [*DAYS, datetime.datetime(2019, 3, 1), datetime.datetime(2019, 7, 1)]},
 }

@@ -214,7 +214,10 @@ IMPOSSIBLE = [
     ("--loss.nam l1", "no key 'loss.nam'; did you mean 'name'?"),
     ("--data.settings.sze 40", "sze'; did you mean 'size'?"),
     ("--network.name predrn", "no network 'predrn'; did you mean 'predrnn'?"),
-    ("--loss.name l3", "no loss 'l3'; known: almost-fair-crps, balanced, crps, l1, l1+l2, l2, multi-scale, rain-weighted, ssim, sum"),
+    (
+        "--loss.name l3",
+        "no loss 'l3'; known: almost-fair-crps, balanced, crps, l1, l1+l2, l2, multi-scale, quantile, rain-weighted, ssim, sum",
+    ),
     ("--data.card moving_digit", "no card 'moving_digit'"),
     ("--dev cpu", "no option '--dev'; did you mean '--device'?"),
     ("--seeed 3", "no option '--seeed'; did you mean '--seed'?"),
