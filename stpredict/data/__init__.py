@@ -76,11 +76,19 @@ def _open(card: Card, root: str | Path | None, split: str, seed: int) -> ClipSet
 
 
 def _open_source(card: Card, source: Source, root: str | Path | None, split: str, seed: int) -> ClipSet:
+    return _open(card_of_source(card, source), need_root(card, root) / source.root, source.splits[split], seed)
+
+
+def card_of_source(card: Card, source: Source) -> Card:
+    """Return the card of a source, changed as the card that joins it says.
+
+    Raises:
+        UserError: there is no such card, or it has no reader.
+    """
     own = override(read_card(source.card), crop=source.crop, resize=source.resize, settings=source.settings)
     if own.reader is None:
         raise UserError(f"The card '{card.name}' joins data sets that have a reader, and '{own.name}' has none")
-    own = dataclasses.replace(own, window=card.window, frames=card.frames or own.frames, time=card.time or own.time)
-    return _open(own, need_root(card, root) / source.root, source.splits[split], seed)
+    return dataclasses.replace(own, window=card.window, frames=card.frames or own.frames, time=card.time or own.time)
 
 
 def override(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stpredict.data import load_data, override
+from stpredict.data import card_of_source, load_data
 from stpredict.data.card import Card, Clock, Frames, Source, make_clips, need_root, open_reader, read_card
 from stpredict.data.choosing import Rain
 from stpredict.data.clips import ClipSet, Film, Reader
@@ -186,11 +186,11 @@ def _check_joined(card: Card, root: Path) -> DataReport:
     gaps: list[Gap] = []
     archives = {(source.card, source.root, repr(source.settings)): source for source in card.sources}
     for source in archives.values():
-        own = override(read_card(source.card), settings=source.settings)
+        own = card_of_source(card, source)
         reader = _read_archive(own, root / source.root, problems)
         if reader is not None:
             films += reader.films
-            gaps += _gaps(reader.films, clock_of(dataclasses.replace(own, time=card.time or own.time), reader))
+            gaps += _gaps(reader.films, clock_of(own, reader))
     found: dict[str, ClipSet] = {}
     for split in _splits_of_sources(card):
         try:
