@@ -42,3 +42,15 @@ def stop_on(*numbers: signal.Signals) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def put_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Let these signals be answered after the body as they were before it: a library that takes them may not give them back."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:  # None: not Python's to put back
+                signal.signal(number, handler)

@@ -7,6 +7,7 @@ tells nobody how a group ended that it was asked to stop. So a process notes its
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import uuid
@@ -15,12 +16,13 @@ from pathlib import Path
 
 from stpredict.errors import UserError
 from stpredict.files import write_text
+from stpredict.signals import put_back
 from stpredict.training.settings import Settings
 
 _NOTE = "STPREDICT_EXIT_NOTE"
 """The environment variable that names the file for the exit code."""
 
-_SIGNALS = "SIGINT,SIGTERM,SIGUSR1"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What is handed on to the processes, which finish their step, save and end."""
 
 _GRACE = "600"
@@ -79,9 +81,9 @@ def launch(words: Sequence[str], processes: int, max_restarts: int = 0) -> int:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=max_restarts,
-        signals_to_handle=_SIGNALS,
+        signals_to_handle=",".join(number.name for number in _SIGNALS),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with put_back(*_SIGNALS), tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "exit_code"
         os.environ[_NOTE] = str(note)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,13 @@ def test_the_split_and_the_window_are_those_of_the_protocol(capsys: pytest.Captu
 
 def test_several_processes_write_what_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     asked = "evaluate context-mean --data moving_digits --limit 5 --context 3 --horizon 2 --no-baselines --score mse csi --threshold 0.5"
+    signals = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+    before = [signal.getsignal(number) for number in signals]
     for count in (1, 2):
         out = " ".join(f"{option} {tmp_path / f'{count}{suffix}'}" for option, suffix in OUT.items())
         assert main(f"{asked} --devices {count} --device cpu {out}".split()) == 0
         assert capfd.readouterr().out.count("protocol per-pixel") == 1, "one process prints"
+    assert [signal.getsignal(number) for number in signals] == before, "the launcher's handlers do not outlive it"
     one, two = (Scores.read(tmp_path / f"{count}.json") for count in (1, 2))
     for name, numbers in one.scores["context-mean"].items():
         for key in ("mean", "interval", "per_lead"):
