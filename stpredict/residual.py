@@ -20,7 +20,7 @@ from stpredict.frames import FrameSpec
 from stpredict.motion import NEWEST, advect, hold, motion_and_last
 from stpredict.networks import NETWORKS, make_network
 from stpredict.networks.contract import DirectNetwork, Network
-from stpredict.networks.corrected import CorrectedNetwork
+from stpredict.networks.corrected import CorrectedNetwork, smooth
 from stpredict.patches import pad_to_patches
 
 _READOUTS = ("readout", "forecaster.readout")
@@ -41,13 +41,16 @@ class Residual(DirectNetwork):
         channels: C of a frame.
         of: ``name`` and settings of the network that learns.
         base: ``extrapolation`` or ``persistence``.
+        smoothing: pixels of the squares over which the output is averaged, twice, before it is added; with the size of a patch the edges of
+            patches do not show. 1 leaves it as it is.
         context: observed frames, for a network whose weights depend on it.
         frame_size: (H, W), for a network whose weights depend on it.
         spec: what the numbers of a frame mean; without one scaled frames count as physical.
         known_channels: K of the clip's own known inputs.
 
     Raises:
-        UserError: the network cannot be made, takes no known inputs, or has no last layer that could start at zero.
+        UserError: the network cannot be made, takes no known inputs, or has no last layer that could start at zero, or the smoothing
+                is below 1.
     """
 
     takes_valid = True
@@ -58,12 +61,16 @@ class Residual(DirectNetwork):
         channels: int,
         of: dict[str, Any],
         base: Literal["extrapolation", "persistence"] = "extrapolation",
+        smoothing: int = 1,
         context: int | None = None,
         frame_size: tuple[int, int] | None = None,
         spec: FrameSpec | None = None,
         known_channels: int = 0,
     ) -> None:
         super().__init__()
+        if smoothing < 1:
+            raise UserError(f"network.smoothing is a number of pixels, at least 1, not {smoothing}")
+        self.smoothing = smoothing
         self.channels, self.base, self.spec, self.known_channels = channels, base, spec, known_channels
         self.fill = 0.0 if spec is None else spec.scaled_fill
         self.of = _make_inner(of, channels, context, frame_size, spec, 2 * channels + known_channels)
@@ -95,7 +102,7 @@ class Residual(DirectNetwork):
         if isinstance(network, DirectNetwork):
             future, penalty = self._in_passes(network, frames, valid, seen, span, constants)
         else:
-            along = unroll.Unroll(CorrectedNetwork(network, self.channels), self.fill)
+            along = unroll.Unroll(CorrectedNetwork(network, self.channels, self.smoothing), self.fill)
             future, penalty = along.forward(frames, context, horizon, None, valid, seen, constants)
             future = future[:, -horizon:]
         return future[:, :horizon, :, :height, :width], penalty
@@ -112,7 +119,7 @@ class Residual(DirectNetwork):
             inputs = torch.cat([ahead.repeat(1, 2, 1, 1, 1), seen[:, start - span : start + span, 2 * self.channels :]], 2)
             observed = torch.cat([fed, mask], 2) if network.takes_valid else fed
             output, extra = unroll.forecast_at_once(network, observed, span, inputs, constants)
-            fed = ahead[:, :, : self.channels] + output
+            fed = ahead[:, :, : self.channels] + smooth(output, self.smoothing)
             mask, penalty = torch.ones_like(fed), extra if penalty is None or extra is None else penalty + extra
             made.append(fed)
         return torch.cat(made, 1), penalty

@@ -24,6 +24,7 @@ from stpredict.files import write_tensors
 from stpredict.frames import FrameSpec, Transform
 from stpredict.motion import advect, estimate_motion
 from stpredict.networks import DirectNetwork, RecurrentNetwork, Step, create_network
+from stpredict.networks.corrected import smooth
 from stpredict.predictor import Predictor, load_predictor
 from stpredict.residual import Residual
 from stpredict.tiling import TiledPredictor
@@ -218,6 +219,38 @@ def test_what_a_direct_network_sees_and_is_fed() -> None:
         torch.testing.assert_close(observed[..., :27, :30], fed)
 
 
+def test_patches_do_not_show_in_what_is_smoothed() -> None:
+    """A pattern of the size of a patch is gone; a single pixel becomes the triangle that two boxes make."""
+    pattern = torch.rand(1, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).tile(1, 1, 1, 8, 10)
+    expected = pattern.mean((-2, -1), keepdim=True).expand_as(pattern)
+    torch.testing.assert_close(smooth(pattern, 4)[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3])
+    pixel = torch.zeros(1, 1, 1, 9, 9)
+    pixel[..., 4, 4] = 16.0
+    triangle = torch.tensor([0, 1, 2, 3, 4, 3, 2, 1, 0.0])
+    torch.testing.assert_close(smooth(pixel, 4)[0, 0, 0], torch.outer(triangle, triangle) / 16)
+    assert smooth(pixel, 1) is pixel
+
+
+@pytest.mark.parametrize("name", ["predrnn", "encoder_forecaster", "simvp"])
+def test_what_is_added_is_smooth(name: str) -> None:
+    films = showers(1)[..., 6:38, 8:]
+    spec = spec_of(films)
+    corrections = []
+    for smoothing in (1, 4):
+        predictor = untrained(spec, name, smoothing=smoothing)
+        torch.manual_seed(1)
+        for path, weight in predictor.network.named_parameters():
+            if "readout" in path:
+                nn.init.normal_(weight, std=0.5)
+        network: Any = predictor.network
+        scaled, valid = spec.scale(films[:, :CONTEXT])
+        with torch.no_grad():
+            made, _ = network.forecast(torch.cat([scaled, valid.float()], 2), 1)
+        corrections.append(made - network.baseline(scaled, valid, 1)[0][:, -1:])
+    assert float(corrections[0].std()) > 0.01
+    torch.testing.assert_close(corrections[1], smooth(corrections[0], 4))
+
+
 @pytest.mark.parametrize("name", ["predrnn", "simvp"])
 def test_it_learns_what_extrapolation_gets_wrong(name: str) -> None:
     """Rain that loses a fifth a frame: the baseline keeps it."""
@@ -241,7 +274,7 @@ def test_a_file_holds_it_all(tmp_path: Path) -> None:
     films = showers()
     predictor = untrained(spec_of(films), "simvp")
     for weight in predictor.network.parameters():
-        nn.init.normal_(weight, std=0.1)
+        nn.init.normal_(weight, std=0.5)
     predictor.save(tmp_path / "p.safetensors")
     read = load_predictor(tmp_path / "p.safetensors")
     expected = predictor.forecast(films[:, :CONTEXT], HORIZON)
@@ -321,6 +354,7 @@ def test_clips_are_followed_beside_each_other(monkeypatch: pytest.MonkeyPatch) -
         ({"of": {"name": f"{__name__}:Blind"}}, "takes no known inputs, and so cannot see the baseline"),
         ({"of": {"name": f"{__name__}:Endless"}}, "has no last layer called 'readout'"),
         ({"of": {"name": "predrnn", **INNER["predrnn"]}, "base": "extrapolatoin"}, "network.base cannot be 'extrapolatoin'"),
+        ({"of": {"name": "predrnn", **INNER["predrnn"]}, "smoothing": 0}, "network.smoothing is a number of pixels, at least 1, not 0"),
         ({}, "The key 'network.of' is missing"),
     ],
 )

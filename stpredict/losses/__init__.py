@@ -24,6 +24,7 @@ LOSSES = {
     "l1+l2": "stpredict.losses.pixels:L1AndL2",
     "quantile": "stpredict.losses.pixels:Quantile",
     "balanced": "stpredict.losses.rain:Balanced",
+    "events": "stpredict.losses.events:Events",
     "rain-weighted": "stpredict.losses.rain:RainWeighted",
     "multi-scale": "stpredict.losses.structure:MultiScale",
     "ssim": "stpredict.losses.structure:Dissimilarity",
