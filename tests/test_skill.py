@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stpredict.cli.main import _parse
+from stpredict.cli.main import parse
 from stpredict.data.card import read_card
 from stpredict.files import find_yaml
 from stpredict.shipped import read_index
@@ -28,7 +28,7 @@ def test_every_command_can_be_given() -> None:
     made: set[str] = set()
     for program, *words in COMMANDS:
         assert program == "stpredict"
-        parsed = _parse(words)
+        parsed = parse(words)
         if words[0] == "train":
             settings = load_settings(parsed.config, parsed.overrides)
             assert read_card(settings.data.card).name == settings.data.card

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``stpredict``; None takes them from the shell.
     """
     try:
-        parsed = _parse(sys.argv[1:] if arguments is None else arguments)
+        parsed = parse(sys.argv[1:] if arguments is None else arguments)
         with kernels_as_asked(parsed):
             code: int = parsed.action(parsed)
         sys.stdout.flush()
@@ -53,7 +53,12 @@ def _complain(sentence: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what words on a command line ask for: ``action`` and what it takes.
+
+    Raises:
+        UserError: they ask for nothing that there is.
+    """
     words, overrides = _split_overrides(arguments)
     parser = _parser()
     parsed = argparse.Namespace()

@@ -58,7 +58,7 @@ def test_a_command_computes_as_asked_and_no_longer(words: str, monkeypatch: pyte
 
 @pytest.mark.parametrize(("words", "module"), [("train demo", training), ("resume run", training), ("study norm", study)])
 def test_a_run_is_told(words: str, module: ModuleType) -> None:
-    arguments = main._parse([*words.split(), "--kernels", "reference", "--trainer.keep", "3"])
+    arguments = main.parse([*words.split(), "--kernels", "reference", "--trainer.keep", "3"])
     assert module._overrides(arguments) == ["--trainer.kernels=reference", "--trainer.keep", "3"]
 
 

@@ -215,7 +215,7 @@ def test_the_commands_do_it_again(made: Path, tmp_path: Path, monkeypatch: pytes
     assert len([line for line in lines if " train " in line]) == 4 and len([line for line in lines if " evaluate " in line]) == 2
     for line in lines:
         program, *words = shlex.split(line)
-        assert program == "stpredict" and commands._parse(words).action is not None
+        assert program == "stpredict" and commands.parse(words).action is not None
     shutil.copytree(made, tmp_path / "page")
     monkeypatch.chdir(tmp_path / "page")
     hostile = [line for line in lines if "again/a<b" in line]
