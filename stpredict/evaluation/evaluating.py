@@ -328,7 +328,7 @@ def _over(tallies: Mapping[str, Tally], reference: str) -> dict[str, Any]:
     }
 
 
-def _plain(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, float]]:
+def _plain(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, Any]]:
     return {score: asdict(estimate) for score, estimate in estimates.items() if estimate is not None}
 
 

@@ -101,6 +101,10 @@ class RunningScore:
         """Return :meth:`mean` in each replicate, ``(R,)``; None where clips came without a draw, or all are of one unit."""
         return self._in_replicates(overall) if self._leads_suffice(getattr(self.score, "mean_over_leads", False)) else None
 
+    def per_lead_replicates(self) -> Numbers | None:
+        """Return :meth:`per_lead` in each replicate, ``(R, T)``; None also where the replicates hold no single leads."""
+        return self._in_replicates(_per_lead) if self._leads_suffice(True) else None
+
     def interval(self) -> Numbers:
         """Return the ends ``(2,)`` of the 95 % interval of :meth:`mean`; NaN where there are less than two units to draw from."""
         values = self.replicates()
@@ -108,9 +112,8 @@ class RunningScore:
 
     def per_lead_interval(self) -> Numbers:
         """Return the ends ``(2, T)`` of the intervals of :meth:`per_lead`; NaN also where the replicates hold no single leads."""
-        if not self._leads_suffice(True):
-            return np.full((2, len(self.totals)), np.nan)
-        return interval_of(self._in_replicates(_per_lead))
+        values = self.per_lead_replicates()
+        return np.full((2, len(self.totals)), np.nan) if values is None else interval_of(values)
 
     def parts_interval(self) -> Numbers | None:
         """Return the ends ``(2, N)`` of the intervals of :meth:`parts`; None for a score of one number."""

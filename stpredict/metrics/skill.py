@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +25,15 @@ class Estimate:
         low: lower end of its 95 % interval; NaN where there are less than two clips, or films, to draw from. Replicates in which the
             number is not finite, such as a skill over a perfect reference, say nothing and are left out.
         high: upper end.
+        per_lead: the number at each lead alone.
+        per_lead_interval: the lower ends of its intervals, and the upper ones; NaN also where the replicates hold no single leads.
     """
 
     value: float
     low: float
     high: float
+    per_lead: list[float]
+    per_lead_interval: list[list[float]]
 
 
 def skill_over(running: RunningScore, reference: RunningScore) -> Estimate | None:
@@ -57,8 +62,12 @@ def difference_from(running: RunningScore, reference: RunningScore) -> Estimate:
 def _paired(running: RunningScore, reference: RunningScore, compare: Callable[[Numbers, Numbers], Numbers]) -> Estimate:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(compare(np.array(running.mean()), np.array(reference.mean())))
-        own, other = running.replicates(), reference.replicates()
-        if own is None or other is None:
-            return Estimate(value, float("nan"), float("nan"))
-        low, high = interval_of(compare(own, other))
-    return Estimate(value, float(low), float(high))
+        per_lead = compare(running.per_lead(), reference.per_lead())
+        low, high = _interval(running.replicates(), reference.replicates(), compare, value)
+        lows, highs = _interval(running.per_lead_replicates(), reference.per_lead_replicates(), compare, per_lead)
+    return Estimate(value, float(low), float(high), per_lead.tolist(), [lows.tolist(), highs.tolist()])
+
+
+def _interval(own: Numbers | None, other: Numbers | None, compare: Callable[[Numbers, Numbers], Numbers], like: Any) -> Numbers:
+    """Return the ends ``(2, ...)`` of the interval of what is compared; NaN, of the shape of ``like``, without replicates."""
+    return np.full((2, *np.shape(like)), np.nan) if own is None or other is None else interval_of(compare(own, other))

@@ -45,7 +45,8 @@ def read_scores(plain: Any) -> dict[str, Any]:
         over = _mapping(whole["over"], "over")
         found["over"] = {"name": _text(over.get("name"), "over.name")}
         for kind in ("skill", "differences"):
-            found["over"][kind] = _each(_each(_estimate))(over.get(kind), f"over.{kind}")
+            read = _each(_each(lambda value, where: _estimate(value, where, horizon)))
+            found["over"][kind] = read(over.get(kind), f"over.{kind}")
     return found
 
 
@@ -57,10 +58,7 @@ def _numbers(value: Any, where: str, horizon: int) -> dict[str, Any]:
         read["interval"] = _list(plain["interval"], f"{where}.interval", 2)
     read["per_lead"] = _list(plain.get("per_lead"), f"{where}.per_lead", horizon)
     if "per_lead_interval" in plain:
-        ends = plain["per_lead_interval"]
-        if not isinstance(ends, list) or len(ends) != 2:
-            raise ValueError(f"'{where}.per_lead_interval' is not two lists")
-        read["per_lead_interval"] = [_list(end, f"{where}.per_lead_interval", horizon) for end in ends]
+        read["per_lead_interval"] = _ends(plain["per_lead_interval"], f"{where}.per_lead_interval", horizon)
     if "parts" in plain:
         read["parts"] = _each(lambda part, there: _numbers(part, there, horizon))(plain["parts"], f"{where}.parts")
     return read
@@ -85,9 +83,20 @@ def _published(value: Any, where: str) -> dict[str, Any]:
     return {"page": _text(plain.get("page"), f"{where}.page"), "scores": scores}
 
 
-def _estimate(value: Any, where: str) -> dict[str, float]:
+def _estimate(value: Any, where: str, horizon: int) -> dict[str, Any]:
     plain = _mapping(value, where)
-    return {name: _number(plain.get(name), f"{where}.{name}") for name in ("value", "low", "high")}
+    read: dict[str, Any] = {name: _number(plain.get(name), f"{where}.{name}") for name in ("value", "low", "high")}
+    if "per_lead" in plain:
+        read["per_lead"] = _list(plain["per_lead"], f"{where}.per_lead", horizon)
+        read["per_lead_interval"] = _ends(plain.get("per_lead_interval"), f"{where}.per_lead_interval", horizon)
+    return read
+
+
+def _ends(value: Any, where: str, horizon: int) -> list[list[float]]:
+    """Read the lower ends of intervals by lead, and the upper ones."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"'{where:.80}' is not two lists")
+    return [_list(end, where, horizon) for end in value]
 
 
 def _each(read: Read) -> Read:

@@ -54,7 +54,7 @@ class Scores:
         resample: what the intervals draw again, ``clips`` or ``films``.
         selected: score -> predictor -> ``best``, ``median`` and ``worst``: clips of the split.
         over: ``name`` (a reference), ``skill`` over it and ``differences`` from it, both predictor -> score -> ``value``, ``low`` and
-            ``high`` (of the 95 % interval); None if it was not asked for.
+            ``high`` (of the 95 % interval), ``per_lead`` and ``per_lead_interval``; None if it was not asked for.
         published: title -> ``page`` and ``scores`` (score -> number): what others have published for these very clips.
         warnings: what should be known before the numbers are believed.
         per_clip: predictor -> score -> ``(clips,)`` of each clip on its own; not in the JSON.

@@ -46,14 +46,20 @@ def test_the_interval_is_that_of_sets_made_by_hand():
     good, bad, truth = films(12)
     own, other = run("csi", good, truth, seed=5), run("csi", bad, truth, seed=5)
     times = draw_units(range(12), seed=5).times.astype(int)
-    skills, differences = [], []
+    skills, differences, skills_by_lead, differences_by_lead = [], [], [], []
     for replicate in times:
         drawn = np.repeat(np.arange(12), replicate)
         first, second = (run("csi", film[drawn], truth[drawn], units=[0] * len(drawn)).mean() for film in (good, bad))
         skills.append((first - second) / (1 - second))
         differences.append(first - second)
+        first, second = (run("csi", film[drawn], truth[drawn], units=[0] * len(drawn)).per_lead() for film in (good, bad))
+        skills_by_lead.append((first - second) / (1 - second))
+        differences_by_lead.append(first - second)
     for found, wanted in ((skill_over(own, other), skills), (difference_from(own, other), differences)):
         assert [found.low, found.high] == pytest.approx(np.percentile(wanted, [2.5, 97.5]), rel=1e-12)
+    for found, by_lead in ((skill_over(own, other), skills_by_lead), (difference_from(own, other), differences_by_lead)):
+        np.testing.assert_allclose(found.per_lead_interval, np.percentile(by_lead, [2.5, 97.5], axis=0), rtol=1e-12)
+    assert found.per_lead == pytest.approx(own.per_lead() - other.per_lead(), rel=1e-12)
 
 
 def test_the_interval_of_a_skill_has_the_width_of_theory():

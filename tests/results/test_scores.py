@@ -196,6 +196,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         assert again.markdown() == scores.markdown() and again.csv().replace("inf", "") == scores.csv().replace("inf", "")
 
 
+def over_with(**more: Any) -> dict[str, Any]:
+    return {"name": "x", "skill": {"ours": {"mse": {"value": 0.1, "low": 0.0, "high": 0.2, **more}}}, "differences": {}}
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -212,6 +216,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         (lambda told: told.update(selected={"mse": {"ours": {"best": -1}}}), "'selected.mse.ours.best' is no count"),
         (lambda told: told["predictors"]["ours"].update(kind="film"), "'predictors.ours.kind' is 'film'"),
         (lambda told: told.update(over={"name": "x", "skill": {}}), "'over.differences' is no object"),
+        (lambda told: told.update(over=over_with(per_lead=[0.1])), "'over.skill.ours.mse.per_lead' is not 2 numbers"),
+        (lambda told: told.update(over=over_with(per_lead=[0.1, 0.2])), "'over.skill.ours.mse.per_lead_interval' is not two lists"),
         (lambda told: told.update(published={"x": {"page": None, "scores": {}}}), "'published.x.page' is no text"),
         (lambda told: told.update(warnings="none"), "'warnings' is no list"),
     ],
@@ -267,7 +273,9 @@ def with_thresholds(parts: int = 2) -> Scores:
     over = {
         "name": "persistence",
         "skill": {"ours": {"csi": dict(value=0.25, low=-0.1, high=math.nan)}},
-        "differences": {"ours": {"csi": dict(value=0.125, low=0.05, high=0.2)}},
+        "differences": {
+            "ours": {"csi": dict(value=0.125, low=0.05, high=0.2, per_lead=[0.1, 0.15], per_lead_interval=[[0.0, 0.05], [0.2, math.nan]])}
+        },
     }
     return made_up(scores=scores, better={"csi": "higher"}, members=5, over=over, selected={}, resample="films")
 
@@ -319,7 +327,8 @@ def test_the_dictionary_holds_parts_members_and_comparisons_where_there_are_such
     plain = with_thresholds().to_dict()
     assert plain["members"] == 5
     assert plain["over"]["name"] == "persistence" and plain["over"]["skill"]["ours"]["csi"] == {"value": 0.25, "low": -0.1, "high": None}
-    assert plain["over"]["differences"]["ours"]["csi"] == {"value": 0.125, "low": 0.05, "high": 0.2}
+    by_lead = {"per_lead": [0.1, 0.15], "per_lead_interval": [[0.0, 0.05], [0.2, None]]}
+    assert plain["over"]["differences"]["ours"]["csi"] == {"value": 0.125, "low": 0.05, "high": 0.2, **by_lead}
     assert plain["scores"]["persistence"]["csi"]["parts"] == {
         "0.5": {"mean": 0.25, "per_lead": [0.25, 0.25]},
         "1.5": {"mean": 0.75, "per_lead": [0.75, 0.75]},
