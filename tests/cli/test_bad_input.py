@@ -216,7 +216,7 @@ IMPOSSIBLE = [
     ("--network.name predrn", "no network 'predrn'; did you mean 'predrnn'?"),
     (
         "--loss.name l3",
-        "no loss 'l3'; known: almost-fair-crps, balanced, crps, l1, l1+l2, l2, multi-scale, quantile, rain-weighted, ssim, sum",
+        "no loss 'l3'; known: almost-fair-crps, balanced, crps, events, l1, l1+l2, l2, multi-scale, quantile, rain-weighted, ssim, sum",
     ),
     ("--data.card moving_digit", "no card 'moving_digit'"),
     ("--dev cpu", "no option '--dev'; did you mean '--device'?"),
