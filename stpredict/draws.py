@@ -47,15 +47,18 @@ class Draws:
         seed: the seed of the run or forecast.
         step: the training step (0 in a forecast).
         indices: the global index of each sample of the batch.
+        members: how many samples that follow each other are members of one clip, and so are fed the same.
     """
 
     seed: int
     step: int
     indices: tuple[int, ...]
+    members: int = 1
 
     def of_members(self, members: int) -> Draws:
         """Return the draws of so many members of each sample, one after the other: member m of sample i has the index i M + m."""
-        return replace(self, indices=tuple(index * members + member for index in self.indices for member in range(members)))
+        indices = tuple(index * members + member for index in self.indices for member in range(members))
+        return replace(self, indices=indices, members=members)
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """Return float64 numbers ``(B, *shape)`` on the CPU, uniform in [0, 1)."""

@@ -94,7 +94,9 @@ class Residual(DirectNetwork):
         context, (height, width), network = observed.shape[1], observed.shape[-2:], self.of
         frames, valid = observed[:, :, : self.channels], observed[:, :, self.channels :] > 0
         span = min(context, getattr(network, "context", context)) if isinstance(network, DirectNetwork) else 1
-        base, covered = self.baseline(frames, valid, -(-horizon // span) * span)
+        members = 1 if constants is None else constants.members
+        followed = self.baseline(frames[::members], valid[::members], -(-horizon // span) * span)
+        base, covered = (film.repeat_interleave(members, 0) for film in followed)
         frames, valid = unroll.complete(network, frames, valid, self.fill)
         base = pad_to_patches(base, network.patch_size, self.fill)
         rest = [covered.to(base.dtype)] if known is None else [covered.to(base.dtype), _extended(known.to(base.dtype), base.shape[1])]

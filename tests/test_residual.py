@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -331,6 +332,29 @@ def test_members_differ_by_noise() -> None:
     members = predictor.forecast(films[:, :CONTEXT], HORIZON, members=3)
     assert members.shape == (2, 3, HORIZON, 1, 40, 48)
     assert float(members.std(1).mean()) > 1e-4
+
+
+def test_the_baseline_of_all_members_of_a_clip_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    films = showers()
+    followed: list[int] = []
+    predictor = untrained(spec_of(films), "predrnn", noise_channels=2)
+    nn.init.normal_(predictor.network.get_parameter("of.readout.weight"), std=0.1)
+    baseline = Residual.baseline
+
+    def following(network: Residual, frames: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+        followed.append(len(frames))
+        return baseline(network, frames, *given)
+
+    monkeypatch.setattr(Residual, "baseline", following)
+    scaled, valid = spec_of(films).scale(films[:, :CONTEXT].repeat_interleave(3, 0))
+    draws = Draws(0, 0, (0, 1)).of_members(3)
+    with torch.no_grad():
+        once, each = (
+            Unroll(predictor.network, 0.0).forward(scaled, CONTEXT, HORIZON, None, valid, None, how)[0]
+            for how in (draws, replace(draws, members=1))
+        )
+    assert followed == [2, 6]
+    assert torch.equal(once, each)
 
 
 def test_clips_are_followed_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
