@@ -33,6 +33,10 @@ def _generator(name: str) -> ModuleType:
     return module
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 @pytest.fixture(autouse=True)
 def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compute as users do, or as the mark ``reference`` says; what a test, or a run that it makes, chooses ends with it."""

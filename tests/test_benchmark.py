@@ -148,6 +148,7 @@ def here(measure: Callable[[Any, int], dict[str, Any]], settings: Any, repeats: 
     return measure(settings, repeats)
 
 
+@pytest.mark.first
 def test_step_of_a_config(measure: Measure, small: Path) -> None:
     words = ["--precision", "fp32", "bf16", "--recompute", "off", "on", "--kernels", "reference", "--device", "cpu", "--repeats", "1"]
     rows = measure("step", "--config", str(small), *words)

@@ -204,6 +204,7 @@ def test_the_card_that_explains_cards_is_one(tmp_path: Path) -> None:
         assert read_card(tmp_path / "other.yaml").splits.names[0] == "train"
 
 
+@pytest.mark.first
 def test_the_readme_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, films: ModuleType, knmi_files: ModuleType) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
