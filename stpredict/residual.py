@@ -50,7 +50,7 @@ class Residual(DirectNetwork):
 
     Raises:
         UserError: the network cannot be made, takes no known inputs, or has no last layer that could start at zero, or the smoothing
-                is below 1.
+            is below 1.
     """
 
     takes_valid = True
@@ -95,8 +95,9 @@ class Residual(DirectNetwork):
         frames, valid = observed[:, :, : self.channels], observed[:, :, self.channels :] > 0
         span = min(context, getattr(network, "context", context)) if isinstance(network, DirectNetwork) else 1
         members = 1 if constants is None else constants.members
-        followed = self.baseline(frames[::members], valid[::members], -(-horizon // span) * span)
-        base, covered = (film.repeat_interleave(members, 0) for film in followed)
+        base, covered = self.baseline(frames[::members], valid[::members], -(-horizon // span) * span)
+        if members > 1:
+            base, covered = base.repeat_interleave(members, 0), covered.repeat_interleave(members, 0)
         frames, valid = unroll.complete(network, frames, valid, self.fill)
         base = pad_to_patches(base, network.patch_size, self.fill)
         rest = [covered.to(base.dtype)] if known is None else [covered.to(base.dtype), _extended(known.to(base.dtype), base.shape[1])]

@@ -275,7 +275,7 @@ def test_a_file_holds_it_all(tmp_path: Path) -> None:
     films = showers()
     predictor = untrained(spec_of(films), "simvp")
     for weight in predictor.network.parameters():
-        nn.init.normal_(weight, std=0.5)
+        nn.init.normal_(weight, std=0.1)
     predictor.save(tmp_path / "p.safetensors")
     read = load_predictor(tmp_path / "p.safetensors")
     expected = predictor.forecast(films[:, :CONTEXT], HORIZON)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stpredict.devices import carry
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
-from stpredict.losses.pixels import error
+from stpredict.losses.pixels import error, scaled_thresholds
 
 
 class Events:
@@ -61,11 +62,8 @@ class Events:
             raise UserError(f"loss.leads are numbers from 1 that increase, one for each row of loss.indices, not {list(leads)}")
         if any(len(row) != len(thresholds) or not all(0.0 < index < 1.0 for index in row) for row in indices):
             raise UserError(f"loss.indices are between 0 and 1, a row for each lead, in it one for each of {len(thresholds)} thresholds")
-        scaled = spec.transform.scale(torch.tensor(thresholds, dtype=torch.float64))
-        if len(torch.unique(scaled.float())) < len(scaled):
-            raise UserError(f"The transform of the frames tells no values apart at the thresholds {list(thresholds)}: give loss.thresholds")
-        self.leads = leads
-        self.indices = torch.tensor(indices, dtype=torch.float64)
+        scaled = scaled_thresholds(thresholds, spec, torch.float64)
+        self.leads, self.indices = leads, indices
         self.weights = torch.tensor(weights, dtype=torch.float64)
         self.bounds = ((scaled[1:] + scaled[:-1]) / 2).tolist()
 
@@ -82,17 +80,9 @@ class Events:
 
     def levels(self, length: int) -> Tensor:
         """Return p by prediction and threshold, ``(length, thresholds)``."""
-        lead = torch.arange(1, length + 1, dtype=torch.float64)
-        levels = []
-        for prediction in lead.tolist():
-            after = sum(known <= prediction for known in self.leads)
-            if after in (0, len(self.leads)):
-                index = self.indices[max(after - 1, 0)]
-            else:
-                share = (prediction - self.leads[after - 1]) / (self.leads[after] - self.leads[after - 1])
-                index = torch.lerp(self.indices[after - 1], self.indices[after], share)
-            levels.append(index / (1.0 + index))
-        return torch.stack(levels)
+        predictions = np.arange(1, length + 1)
+        index = np.stack([np.interp(predictions, self.leads, column) for column in zip(*self.indices, strict=True)], 1)
+        return torch.from_numpy(index / (1.0 + index))
 
     def _integral(self, frames: Tensor, heights: Tensor) -> Tensor:
         """Return the integral from 0 to each value of ``(B, T, C, H, W)`` of steps whose heights are ``(T, thresholds)``."""

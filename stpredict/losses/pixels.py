@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stpredict.errors import UserError
+from stpredict.frames import FrameSpec
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ class Quantile:
         """Return the weighted sum and the number of valid pixels."""
         difference = error(predictions, targets, valid)
         return ((1.0 - self.q) * difference.relu() + self.q * (-difference).relu()).sum(), valid.sum()
+
+
+def scaled_thresholds(thresholds: Sequence[float], spec: FrameSpec, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return physical thresholds as they are scaled, ``(thresholds,)``.
+
+    Raises:
+        UserError: the transform makes the same of two of them, in float32 as the frames are.
+    """
+    scaled = spec.transform.scale(torch.tensor(thresholds, dtype=dtype))
+    if len(torch.unique(scaled.float())) < len(scaled):
+        raise UserError(f"The transform of the frames tells no values apart at the thresholds {list(thresholds)}: give loss.thresholds")
+    return scaled
 
 
 def error(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

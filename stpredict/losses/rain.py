@@ -10,7 +10,7 @@ from torch import Tensor
 from stpredict.devices import carry
 from stpredict.errors import UserError
 from stpredict.frames import FrameSpec
-from stpredict.losses.pixels import error
+from stpredict.losses.pixels import error, scaled_thresholds
 from stpredict.metrics.balanced import RATES, WEIGHTS
 from stpredict.rain import rain_to_dbz
 
@@ -45,10 +45,8 @@ class Balanced:
             raise UserError(f"loss.weights must not be negative: {list(weights)}")
         self.spec, self.l1, self.l2 = spec, l1, l2
         self.weights = torch.tensor(weights)
-        scaled = spec.transform.scale(torch.tensor(thresholds))  # in float32, as the frames are: a value at a threshold is none below
-        if len(torch.unique(scaled)) < len(scaled):
-            raise UserError(f"The transform of the frames tells no values apart at the thresholds {list(thresholds)}: give loss.thresholds")
-        self.thresholds = scaled
+        # In float32, as the frames are: a value at a threshold is none below.
+        self.thresholds = scaled_thresholds(thresholds, spec)
 
     def __call__(self, predictions: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weighted sum and the number of valid pixels."""

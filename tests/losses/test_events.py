@@ -16,9 +16,8 @@ from stpredict.frames import FrameSpec, Transform
 from stpredict.losses import Loss, make_loss
 from stpredict.losses.pixels import Quantile
 
-SPEC = FrameSpec(
-    1, 1, 4, units="mm/h", transform=Transform("sqrt", 0.0, 100.0), thresholds=(1.0, 4.0, 25.0)
-)  # at 0.1, 0.2 and 0.5 as scaled
+# The thresholds are at 0.1, 0.2 and 0.5 as scaled.
+SPEC = FrameSpec(1, 1, 4, units="mm/h", transform=Transform("sqrt", 0.0, 100.0), thresholds=(1.0, 4.0, 25.0))
 INDICES = [[0.8, 0.6, 0.5], [0.4, 0.3, 0.1]]
 LEVELS = torch.tensor([[0.8 / 1.8, 0.6 / 1.6, 0.5 / 1.5], [0.4 / 1.4, 0.3 / 1.3, 0.1 / 1.1]], dtype=torch.float64)
 
